@@ -1,0 +1,13 @@
+//! The words of the domain: numbers, names, images, changes, records. No I/O, no async, no clock.
+//!
+//! Everything here is a plain value that other modules pass around. Invariants stand on the fields.
+
+mod ids;
+mod image;
+mod record;
+mod state;
+
+pub use ids::{EntityKey, Epoch, Hlc, LogId, Lsn, Namespace, Seq};
+pub use image::{Digest, Image};
+pub use record::{Body, Change, Committed, Control, Draft, Op, Origin, Record, RetryId};
+pub use state::{Gap, LogState, NamespaceState};

@@ -1,0 +1,204 @@
+//! What stands in the log: changes of entities and control facts.
+
+use super::{Digest, EntityKey, Epoch, Hlc, Image, Lsn, Namespace, Seq};
+use bson::RawBson;
+use std::sync::Arc;
+
+/// What a change did to its entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Op {
+    /// The entity came to be (an insert, or an upsert that found nothing).
+    Insert,
+    /// Modifiers or a pipeline changed it.
+    Update,
+    /// A replacement document took its place.
+    Replace,
+    /// It was deleted.
+    Delete,
+    /// Found by reading the store: the sidecar did not forward the change that made it. `after` may be absent (it is gone).
+    Observed,
+}
+
+impl Op {
+    /// The word used in exports, metrics and filters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Replace => "replace",
+            Self::Delete => "delete",
+            Self::Observed => "observed",
+        }
+    }
+}
+
+/// Who made a change: learnt from the connection's handshake and authentication. Empty strings stand for "not told".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The sidecar's number of the client connection, from 1 in each process.
+    pub connection: u64,
+    /// `host:port` of the client.
+    pub client: String,
+    /// `user@db` once authentication succeeded.
+    pub user: String,
+    /// `SCRAM-SHA-256` and the like.
+    pub mechanism: String,
+    /// `client.application.name` of hello.
+    pub app: String,
+    /// `client.driver.name` and version, as `name/version`.
+    pub driver: String,
+}
+
+/// The identity of a retryable write: a driver's retry carries the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RetryId {
+    /// `lsid.id` of the session (a UUID's 16 bytes).
+    pub lsid: [u8; 16],
+    /// `txnNumber`.
+    pub txn_number: i64,
+    /// Index of the statement in its command.
+    pub stmt_id: i32,
+}
+
+/// One change of one entity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Where the entity lives.
+    pub ns: Namespace,
+    /// Its `_id` as stored.
+    pub id: RawBson,
+    /// The canonical form of `id`.
+    pub key: EntityKey,
+    /// Who counts.
+    pub epoch: Epoch,
+    /// 1, 2, 3 … within the epoch.
+    pub seq: Seq,
+    /// What happened.
+    pub op: Op,
+    /// The image before; `None`: there was none (or its bytes are not known, see `before_sha`).
+    pub before: Option<Image>,
+    /// SHA-256 of the image before; `None`: the entity did not exist. Present without `before` only for an observed
+    /// change whose earlier record is no longer in the log.
+    pub before_sha: Option<Digest>,
+    /// The image after; `None`: the entity is gone.
+    pub after: Option<Image>,
+    /// The store's `operationTime` (seconds ≪ 32 | increment), where it has one.
+    pub operation_time: Option<u64>,
+    /// Identity of the retryable write, where it was one.
+    pub retry: Option<RetryId>,
+    /// Who did it.
+    pub origin: Arc<Origin>,
+    /// The command's `comment` as canonical Extended JSON (a plain string stands as itself); empty: none.
+    pub comment: String,
+    /// A W3C `traceparent` found in the comment; empty: none.
+    pub traceparent: String,
+    /// All changes of one client command share it: `connection << 32 | requestID`.
+    pub correlation: u64,
+}
+
+/// A fact about namespaces or about the log itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Control {
+    /// The sidecar saw a namespace for the first time. `complete`: it held nothing then, so the log holds all of it.
+    Opened {
+        /// The namespace.
+        ns: Namespace,
+        /// Held no document when first seen.
+        complete: bool,
+    },
+    /// A client's `create` succeeded. Entities: none.
+    Create {
+        /// The namespace.
+        ns: Namespace,
+        /// The command's options as canonical Extended JSON.
+        options: String,
+    },
+    /// A collection was dropped: all its entities are gone.
+    Drop {
+        /// The namespace.
+        ns: Namespace,
+    },
+    /// A database was dropped: all entities of all its namespaces are gone.
+    DropDatabase {
+        /// The database.
+        db: String,
+    },
+    /// All entities of `from` now live in `to` with the same images; what `to` held is gone. `(epoch, seq)` of an
+    /// entity belongs to its namespace's name and is not moved.
+    Rename {
+        /// The old name.
+        from: Namespace,
+        /// The new name.
+        to: Namespace,
+    },
+    /// Options of a collection changed. Entities: untouched.
+    CollMod {
+        /// The namespace.
+        ns: Namespace,
+        /// The command's options as canonical Extended JSON.
+        options: String,
+    },
+    /// From here on the log does not prove `ns` (or all namespaces of a database, written `db.*`).
+    GapOpened {
+        /// Dense number of the gap in this log.
+        id: u64,
+        /// What is not proved: a namespace, or `db.*`.
+        ns: Namespace,
+        /// Why, in one word: `out`, `merge`, `mapReduce`, …
+        cause: String,
+        /// What a person should know, no document contents.
+        detail: String,
+    },
+    /// A verify proved the gap's namespace again.
+    GapClosed {
+        /// The number of the gap.
+        id: u64,
+    },
+    /// A process took the log over (start of the sidecar).
+    Started {
+        /// The version of the program.
+        version: String,
+    },
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A change of one entity.
+    Change(Box<Change>),
+    /// A control fact.
+    Control(Control),
+}
+
+/// A record on its way into the log: the committer gives it its lsn, clock and wall time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// What it says.
+    pub body: Body,
+    /// More records of the same atomic batch follow: after a crash all of them are in the log or none.
+    pub continued: bool,
+}
+
+/// A record of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Hybrid clock; never goes back within a log.
+    pub hlc: Hlc,
+    /// Wall time, milliseconds since 1970; may go back with the machine's clock.
+    pub wall_ms: i64,
+    /// More records of the same atomic batch follow.
+    pub continued: bool,
+    /// What it says.
+    pub body: Body,
+}
+
+/// A durable record and where it lies, as the committer hands it on.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The record.
+    pub record: Arc<Record>,
+    /// Offset in bytes of its frame in its segment.
+    pub offset: u64,
+}
