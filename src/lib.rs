@@ -10,8 +10,8 @@
 //! 4  proxy  export  audit  admin
 //! 3  capture  sink
 //! 2  store  changelog  entity
-//! 1  wire  disk  config
-//! 0  types  metrics  clock
+//! 1  wire  disk  config  clock
+//! 0  types  metrics
 //! ```
 //!
 //! Follow a write by file names:

@@ -1,6 +1,6 @@
 //! The small state that a fold of the log keeps: per namespace the fingerprint, and the open gaps.
 
-use super::{Lsn, Namespace};
+use super::{Body, Control, Digest, Lsn, Namespace, Record};
 use std::collections::BTreeMap;
 
 /// What the log knows of one namespace.
@@ -12,6 +12,28 @@ pub struct NamespaceState {
     pub sum: [u8; 32],
     /// The namespace held nothing when first seen (or was dropped since), so `alive` and `sum` are all of it.
     pub complete: bool,
+}
+
+impl NamespaceState {
+    /// A namespace of which it is known that it holds nothing.
+    fn empty() -> Self {
+        Self {
+            complete: true,
+            ..Self::default()
+        }
+    }
+
+    /// One image is replaced by another; `None` stands for "no entity".
+    pub fn replace(&mut self, before: Option<Digest>, after: Option<Digest>) {
+        if let Some(before) = before {
+            subtract(&mut self.sum, &before.0);
+            self.alive = self.alive.saturating_sub(1);
+        }
+        if let Some(after) = after {
+            add(&mut self.sum, &after.0);
+            self.alive = self.alive.saturating_add(1);
+        }
+    }
 }
 
 /// An open entry of the gap ledger.
@@ -32,10 +54,119 @@ pub struct Gap {
 }
 
 /// Fold of a log up to some lsn.
+///
+/// # What a control fact does
+/// `Opened` makes a namespace known; said again it can only take completeness away. `Drop` and `DropDatabase` leave known, complete, empty
+/// namespaces. `Rename` moves the state and leaves `from` empty; a `from` never seen makes `to` incomplete, for what it held is
+/// not in the log. `Create`, `CollMod`, `Started` change nothing: a `create` may succeed on a collection that exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogState {
     /// Namespaces seen.
     pub namespaces: BTreeMap<Namespace, NamespaceState>,
     /// Gaps open.
     pub gaps: BTreeMap<u64, Gap>,
+}
+
+impl LogState {
+    /// Folds one more record; records come in lsn order, each once.
+    pub fn apply(&mut self, record: &Record) {
+        match &record.body {
+            Body::Change(change) => {
+                let before = change
+                    .before_sha
+                    .or_else(|| change.before.as_ref().map(super::Image::sha));
+                self.apply_change(
+                    &change.ns,
+                    before,
+                    change.after.as_ref().map(super::Image::sha),
+                );
+            }
+            Body::Control(control) => self.apply_control(record.lsn, record.wall_ms, control),
+        }
+    }
+
+    /// Folds a change of which only the hashes are at hand.
+    pub fn apply_change(&mut self, ns: &Namespace, before: Option<Digest>, after: Option<Digest>) {
+        if let Some(state) = self.namespaces.get_mut(ns) {
+            state.replace(before, after);
+        } else {
+            self.namespaces
+                .entry(ns.clone())
+                .or_default()
+                .replace(before, after);
+        }
+    }
+
+    /// Folds a control fact; `lsn` and `wall_ms` are those of its record.
+    pub fn apply_control(&mut self, lsn: Lsn, wall_ms: i64, control: &Control) {
+        match control {
+            Control::Opened { ns, complete } => {
+                let fresh = NamespaceState {
+                    complete: *complete,
+                    ..NamespaceState::default()
+                };
+                self.namespaces
+                    .entry(ns.clone())
+                    .and_modify(|known| known.complete &= complete)
+                    .or_insert(fresh);
+            }
+            Control::Drop { ns } => {
+                self.namespaces.insert(ns.clone(), NamespaceState::empty());
+            }
+            Control::DropDatabase { db } => {
+                for (_, state) in self.namespaces.iter_mut().filter(|(ns, _)| ns.db() == db) {
+                    *state = NamespaceState::empty();
+                }
+            }
+            Control::Rename { from, to } => {
+                let moved = self
+                    .namespaces
+                    .insert(from.clone(), NamespaceState::empty())
+                    .unwrap_or_default();
+                self.namespaces.insert(to.clone(), moved);
+            }
+            Control::GapOpened {
+                id,
+                ns,
+                cause,
+                detail,
+            } => {
+                let gap = Gap {
+                    id: *id,
+                    ns: ns.clone(),
+                    cause: cause.clone(),
+                    detail: detail.clone(),
+                    since: lsn,
+                    since_ms: wall_ms,
+                };
+                self.gaps.insert(*id, gap);
+            }
+            Control::GapClosed { id } => {
+                self.gaps.remove(id);
+            }
+            Control::Create { .. } | Control::CollMod { .. } | Control::Started { .. } => {}
+        }
+    }
+}
+
+/// `sum += term` modulo 2^256, big end first.
+fn add(sum: &mut [u8; 32], term: &[u8; 32]) {
+    let mut carry = false;
+    for (digit, term) in sum.iter_mut().zip(term).rev() {
+        let (partial, over) = digit.overflowing_add(*term);
+        let (total, again) = partial.overflowing_add(u8::from(carry));
+        *digit = total;
+        carry = over || again;
+    }
+}
+
+/// `sum -= term` modulo 2^256, big end first.
+fn subtract(sum: &mut [u8; 32], term: &[u8; 32]) {
+    let mut borrow = false;
+    for (digit, term) in sum.iter_mut().zip(term).rev() {
+        let (partial, under) = digit.overflowing_sub(*term);
+        let (total, again) = partial.overflowing_sub(u8::from(borrow));
+        *digit = total;
+        borrow = under || again;
+    }
 }

@@ -1,0 +1,181 @@
+//! Guards: the right to observe and change entities ([`Guards`]) and namespaces ([`NsGuards`]).
+//!
+//! # Invariants
+//! - Per entity first come, first served; per namespace and database as well.
+//! - No deadlock: several are taken in one order (databases, namespaces, entities, each sorted). **One call takes all
+//!   that a command needs**; a holder does not call again for more of the same kind. Namespace guards come before entity guards.
+//! - Dropping a guard, or the future that waits for it, gives everything back. A time-out around the call is safe.
+//! - An entry exists only while someone holds or awaits it.
+
+use super::queue::{Held, Mode, Table};
+use crate::types::{EntityKey, Namespace};
+use std::sync::Arc;
+use std::time::Instant;
+
+type EntityId = (Namespace, EntityKey);
+
+/// The guards of all entities.
+#[derive(Clone, Debug)]
+pub struct Guards(Arc<Table<EntityId>>);
+
+/// Entities held; dropped, they go to whoever is next.
+#[derive(Debug)]
+#[must_use = "a guard that is dropped guards nothing"]
+pub struct EntityGuard {
+    held: Vec<Held<EntityId>>,
+}
+
+impl EntityGuard {
+    /// How many entities are held (each counted once).
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+impl Default for Guards {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Guards {
+    /// None held.
+    pub fn new() -> Self {
+        Self(Table::new())
+    }
+
+    /// Takes entities of one namespace; keys may come in any order and more than once.
+    pub async fn lock(&self, ns: &Namespace, keys: Vec<EntityKey>) -> EntityGuard {
+        self.lock_many(keys.into_iter().map(|key| (ns.clone(), key)).collect())
+            .await
+    }
+
+    /// Takes entities of several namespaces.
+    pub async fn lock_many(&self, mut ids: Vec<EntityId>) -> EntityGuard {
+        ids.sort_unstable();
+        ids.dedup();
+        let began = Instant::now();
+        let mut held = Vec::with_capacity(ids.len());
+        let mut waited = false;
+        for id in &ids {
+            let (one, late) = self.0.acquire(id, Mode::Exclusive).await;
+            held.push(one);
+            waited |= late;
+        }
+        if waited {
+            report("entity", began);
+        }
+        EntityGuard { held }
+    }
+
+    /// Entities that someone holds or awaits.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Nobody holds or awaits anything.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A database or a namespace; databases sort first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Place {
+    Database(Arc<str>),
+    Collection(Namespace),
+}
+
+/// The guards of all namespaces and databases.
+#[derive(Clone, Debug)]
+pub struct NsGuards(Arc<Table<Place>>);
+
+/// Namespaces (and their databases) held.
+#[derive(Debug)]
+#[must_use = "a guard that is dropped guards nothing"]
+pub struct NsGuard {
+    _held: Vec<Held<Place>>,
+}
+
+impl Default for NsGuards {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl NsGuards {
+    /// None held.
+    pub fn new() -> Self {
+        Self(Table::new())
+    }
+
+    /// For writes of documents: others may write, nobody may drop or rename.
+    pub async fn shared(&self, ns: &Namespace) -> NsGuard {
+        self.collections(std::slice::from_ref(ns), Mode::Shared)
+            .await
+    }
+
+    /// [`NsGuards::shared`] for a command that writes into several.
+    pub async fn shared_many(&self, namespaces: &[Namespace]) -> NsGuard {
+        self.collections(namespaces, Mode::Shared).await
+    }
+
+    /// For drop, rename (both names), `$out` and their like: nobody else writes there.
+    pub async fn exclusive(&self, namespaces: &[Namespace]) -> NsGuard {
+        self.collections(namespaces, Mode::Exclusive).await
+    }
+
+    /// For dropDatabase: nobody else writes anywhere in it.
+    pub async fn database_exclusive(&self, db: &str) -> NsGuard {
+        self.take(vec![(Place::Database(db.into()), Mode::Exclusive)])
+            .await
+    }
+
+    /// Places that someone holds or awaits.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Nobody holds or awaits anything.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    async fn collections(&self, namespaces: &[Namespace], mode: Mode) -> NsGuard {
+        let mut places = Vec::with_capacity(namespaces.len() * 2);
+        for ns in namespaces {
+            places.push((Place::Database(ns.db().into()), Mode::Shared));
+            places.push((Place::Collection(ns.clone()), mode));
+        }
+        self.take(places).await
+    }
+
+    async fn take(&self, mut places: Vec<(Place, Mode)>) -> NsGuard {
+        places.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        places.dedup_by(|a, b| a.0 == b.0);
+        let began = Instant::now();
+        let mut held = Vec::with_capacity(places.len());
+        let mut waited = false;
+        for (place, mode) in &places {
+            let (one, late) = self.0.acquire(place, *mode).await;
+            held.push(one);
+            waited |= late;
+        }
+        if waited {
+            report("namespace", began);
+        }
+        NsGuard { _held: held }
+    }
+}
+
+/// Only waits are reported; a guard that was free costs no metric.
+fn report(kind: &'static str, began: Instant) {
+    metrics::counter!("tidelog_guard_waits_total", "kind" => kind).increment(1);
+    metrics::histogram!("tidelog_guard_wait_seconds", "kind" => kind)
+        .record(began.elapsed().as_secs_f64());
+}
