@@ -71,12 +71,7 @@ impl Connection {
 }
 
 /// Drives `clients` connections for `seconds` after a warm-up of a fifth of it.
-pub(crate) async fn run(
-    address: SocketAddr,
-    work: &Work,
-    clients: usize,
-    seconds: Duration,
-) -> Fallible<Outcome> {
+pub(crate) async fn run(address: SocketAddr, work: &Work, clients: usize, seconds: Duration) -> Fallible<Outcome> {
     let mut connections = Vec::new();
     for _ in 0..clients {
         connections.push((Connection::open(address).await?, work.template()?));

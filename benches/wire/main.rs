@@ -18,11 +18,7 @@
 //!
 //! What it does not do: measure more load than two cores make; the generator, the proxy and the store share them.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for a terminal"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod load;
 mod message;
@@ -96,13 +92,7 @@ async fn one_row(options: &Options, servers: &Servers, op: Op, clients: usize) -
 }
 
 /// One target, one operation, one number of clients, once.
-async fn one_cell(
-    options: &Options,
-    servers: &Servers,
-    target: Target,
-    op: Op,
-    clients: usize,
-) -> Fallible<Cell> {
+async fn one_cell(options: &Options, servers: &Servers, target: Target, op: Op, clients: usize) -> Fallible<Cell> {
     let address = servers.address(target);
     let work = plan::prepare(address, target, op, clients, options.seconds()).await?;
     servers.settle().await?;

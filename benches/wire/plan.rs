@@ -2,7 +2,7 @@
 
 use crate::Fallible;
 use crate::load::Connection;
-use crate::message::{self, ID_MARK, FRESH_MARK, Template};
+use crate::message::{self, FRESH_MARK, ID_MARK, Template};
 use crate::servers::Target;
 use bson::spec::BinarySubtype;
 use bson::{Binary, RawDocument, RawDocumentBuf, rawdoc};
@@ -43,15 +43,8 @@ pub(crate) enum Op {
 
 impl Op {
     /// All of them, in the order of the table.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Find,
-        Self::Insert,
-        Self::Update,
-        Self::Replace,
-        Self::Delete,
-        Self::InsertMany,
-        Self::UpdateMany,
-    ];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Find, Self::Insert, Self::Update, Self::Replace, Self::Delete, Self::InsertMany, Self::UpdateMany];
 
     /// The word in the table.
     pub(crate) fn name(self) -> &'static str {

@@ -80,11 +80,8 @@ impl Servers {
         std::fs::create_dir_all(&dir)?;
         let store = start_store(options, &dir).await?;
         let targets = options.targets();
-        let haproxy = if targets.contains(&Target::Haproxy) {
-            Some(start_haproxy(&dir, store.address).await?)
-        } else {
-            None
-        };
+        let haproxy =
+            if targets.contains(&Target::Haproxy) { Some(start_haproxy(&dir, store.address).await?) } else { None };
         let tidelog = if targets.contains(&Target::Tidelog) {
             Some(start_tidelog(options, &dir, store.address).await?)
         } else {
@@ -227,13 +224,7 @@ async fn start_tidelog(options: &Options, dir: &Path, store: SocketAddr) -> Fall
     Ok(server)
 }
 
-fn spawn(
-    mut command: Command,
-    name: &str,
-    dir: &Path,
-    address: SocketAddr,
-    version: String,
-) -> Fallible<Server> {
+fn spawn(mut command: Command, name: &str, dir: &Path, address: SocketAddr, version: String) -> Fallible<Server> {
     #[allow(clippy::disallowed_methods, reason = "a log file of the bench, not of the product")]
     let log = File::create(dir.join(format!("{name}.txt")))?;
     let child = command
@@ -280,5 +271,9 @@ pub(crate) fn first_line(program: impl AsRef<OsStr>, argument: &str) -> Fallible
     let output = Command::new(program.as_ref()).arg(argument).stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default().trim().to_owned();
-    if output.status.success() { Ok(line) } else { Err(format!("{} {argument} failed", program.as_ref().display()).into()) }
+    if output.status.success() {
+        Ok(line)
+    } else {
+        Err(format!("{} {argument} failed", program.as_ref().display()).into())
+    }
 }
