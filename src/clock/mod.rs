@@ -6,12 +6,13 @@
 //! - After [`Clock::observe_cluster_time`] took a foreign time, each later tick is greater than that time, so causality that
 //!   drivers gossip (`$clusterTime`) crosses sidecars.
 //! - A foreign time may push the clock at most [`DEFAULT_MAX_AHEAD_MS`] (or what was set) past the wall clock; what is further
-//!   ahead is ignored and counted ([`Clock::refused`], metric `tidelog_clock_foreign_refused_total`): one machine with a broken clock must not drag
+//!   ahead is ignored and counted ([`Clock::refused`], metric `tidelog_clock_rejected_total`): one machine with a broken clock must not drag
 //!   all others into the future.
 //!
 //! # Decisions
 //! The layer of this module is 1, not 0, since it makes the [`Hlc`] of `types`.
 
+use crate::metrics::CLOCK_REJECTED;
 use crate::types::Hlc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -72,17 +73,12 @@ impl Clock {
     }
 
     /// Wall time in milliseconds since 1970. May go back.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one reader of the wall clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of the wall clock")]
     pub fn wall_ms(&self) -> i64 {
         match &self.source {
             Source::System => match SystemTime::now().duration_since(UNIX_EPOCH) {
                 Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-                Err(before) => {
-                    i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms)
-                }
+                Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
             },
             Source::Manual(now) => now.load(Ordering::Relaxed),
         }
@@ -94,10 +90,7 @@ impl Clock {
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let next = now.max(last.saturating_add(1));
-            match self
-                .last
-                .compare_exchange_weak(last, next, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.last.compare_exchange_weak(last, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Hlc(next),
                 Err(seen) => last = seen,
             }
@@ -108,18 +101,13 @@ impl Clock {
     /// ahead and was ignored.
     pub fn observe_cluster_time(&self, secs: u32, inc: u32) -> bool {
         let ms = u64::from(secs) * 1000;
-        let bound = self
-            .wall_floor()
-            .saturating_add(self.max_ahead_ms.load(Ordering::Relaxed));
+        let bound = self.wall_floor().saturating_add(self.max_ahead_ms.load(Ordering::Relaxed));
         if ms > bound {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            metrics::counter!("tidelog_clock_foreign_refused_total").increment(1);
+            CLOCK_REJECTED.inc();
             return false;
         }
-        self.last.fetch_max(
-            (ms << 16) + u64::from(inc).min(MAX_INCREMENT),
-            Ordering::AcqRel,
-        );
+        self.last.fetch_max((ms << 16) + u64::from(inc).min(MAX_INCREMENT), Ordering::AcqRel);
         true
     }
 
@@ -135,9 +123,7 @@ impl Clock {
 
     /// Wall milliseconds as the hybrid clock takes them: not negative, 48 bits.
     fn wall_floor(&self) -> u64 {
-        u64::try_from(self.wall_ms())
-            .unwrap_or(0)
-            .min((1 << 48) - 1)
+        u64::try_from(self.wall_ms()).unwrap_or(0).min((1 << 48) - 1)
     }
 }
 
@@ -172,10 +158,7 @@ mod tests {
         assert!(clock.observe_cluster_time(15, 7));
         assert_eq!(clock.tick(), Hlc((15_000 << 16) + 8));
         assert!(!clock.observe_cluster_time(16, 0));
-        assert_eq!(
-            (clock.refused(), clock.tick()),
-            (1, Hlc((15_000 << 16) + 9))
-        );
+        assert_eq!((clock.refused(), clock.tick()), (1, Hlc((15_000 << 16) + 9)));
     }
 
     #[test]
@@ -197,13 +180,9 @@ mod tests {
     fn threads_never_share_a_tick() {
         let clock = Clock::system();
         let mut all: Vec<Hlc> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..2_000).map(|_| clock.tick()).collect::<Vec<_>>()))
-                .collect();
-            workers
-                .into_iter()
-                .flat_map(|w| w.join().unwrap())
-                .collect()
+            let workers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..2_000).map(|_| clock.tick()).collect::<Vec<_>>())).collect();
+            workers.into_iter().flat_map(|w| w.join().unwrap()).collect()
         });
         let count = all.len();
         all.sort();

@@ -8,6 +8,7 @@
 //! - An entry exists only while someone holds or awaits it.
 
 use super::queue::{Held, Mode, Table};
+use crate::metrics::{self, GUARD_WAIT_SECONDS, GUARD_WAITERS, GUARDS_HELD};
 use crate::types::{EntityKey, Namespace};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,9 +24,15 @@ pub struct Guards(Arc<Table<EntityId>>);
 #[must_use = "a guard that is dropped guards nothing"]
 pub struct EntityGuard {
     held: Vec<Held<EntityId>>,
+    _count: metrics::Held,
 }
 
 impl EntityGuard {
+    fn of(held: Vec<Held<EntityId>>) -> Self {
+        let count = GUARDS_HELD.hold(u64::try_from(held.len()).unwrap_or(0));
+        Self { held, _count: count }
+    }
+
     /// How many entities are held (each counted once).
     pub fn len(&self) -> usize {
         self.held.len()
@@ -34,6 +41,24 @@ impl EntityGuard {
     /// Nothing is held.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+}
+
+/// A wait under way, counted also when its future is dropped.
+struct Wait {
+    began: Instant,
+    _count: metrics::Held,
+}
+
+impl Wait {
+    fn begin() -> Self {
+        Self { began: Instant::now(), _count: GUARD_WAITERS.hold(1) }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        GUARD_WAIT_SECONDS.observe(self.began.elapsed());
     }
 }
 
@@ -51,26 +76,20 @@ impl Guards {
 
     /// Takes entities of one namespace; keys may come in any order and more than once.
     pub async fn lock(&self, ns: &Namespace, keys: Vec<EntityKey>) -> EntityGuard {
-        self.lock_many(keys.into_iter().map(|key| (ns.clone(), key)).collect())
-            .await
+        self.lock_many(keys.into_iter().map(|key| (ns.clone(), key)).collect()).await
     }
 
     /// Takes entities of several namespaces.
     pub async fn lock_many(&self, mut ids: Vec<EntityId>) -> EntityGuard {
         ids.sort_unstable();
         ids.dedup();
-        let began = Instant::now();
+        let wait = Wait::begin();
         let mut held = Vec::with_capacity(ids.len());
-        let mut waited = false;
         for id in &ids {
-            let (one, late) = self.0.acquire(id, Mode::Exclusive).await;
-            held.push(one);
-            waited |= late;
+            held.push(self.0.acquire(id, Mode::Exclusive).await);
         }
-        if waited {
-            report("entity", began);
-        }
-        EntityGuard { held }
+        drop(wait);
+        EntityGuard::of(held)
     }
 
     /// Entities that someone holds or awaits.
@@ -116,8 +135,7 @@ impl NsGuards {
 
     /// For writes of documents: others may write, nobody may drop or rename.
     pub async fn shared(&self, ns: &Namespace) -> NsGuard {
-        self.collections(std::slice::from_ref(ns), Mode::Shared)
-            .await
+        self.collections(std::slice::from_ref(ns), Mode::Shared).await
     }
 
     /// [`NsGuards::shared`] for a command that writes into several.
@@ -132,8 +150,7 @@ impl NsGuards {
 
     /// For dropDatabase: nobody else writes anywhere in it.
     pub async fn database_exclusive(&self, db: &str) -> NsGuard {
-        self.take(vec![(Place::Database(db.into()), Mode::Exclusive)])
-            .await
+        self.take(vec![(Place::Database(db.into()), Mode::Exclusive)]).await
     }
 
     /// Places that someone holds or awaits.
@@ -158,24 +175,11 @@ impl NsGuards {
     async fn take(&self, mut places: Vec<(Place, Mode)>) -> NsGuard {
         places.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         places.dedup_by(|a, b| a.0 == b.0);
-        let began = Instant::now();
+        let _wait = Wait::begin();
         let mut held = Vec::with_capacity(places.len());
-        let mut waited = false;
         for (place, mode) in &places {
-            let (one, late) = self.0.acquire(place, *mode).await;
-            held.push(one);
-            waited |= late;
-        }
-        if waited {
-            report("namespace", began);
+            held.push(self.0.acquire(place, *mode).await);
         }
         NsGuard { _held: held }
     }
-}
-
-/// Only waits are reported; a guard that was free costs no metric.
-fn report(kind: &'static str, began: Instant) {
-    metrics::counter!("tidelog_guard_waits_total", "kind" => kind).increment(1);
-    metrics::histogram!("tidelog_guard_wait_seconds", "kind" => kind)
-        .record(began.elapsed().as_secs_f64());
 }

@@ -28,10 +28,7 @@
 //! ```
 //! All integers have their big end first.
 
-#![expect(
-    clippy::big_endian_bytes,
-    reason = "keys are bytes that sort as the values do"
-)]
+#![expect(clippy::big_endian_bytes, reason = "keys are bytes that sort as the values do")]
 
 use super::number;
 use crate::types::EntityKey;
@@ -61,9 +58,7 @@ pub enum KeyError {
 
 impl From<bson::error::Error> for KeyError {
     fn from(error: bson::error::Error) -> Self {
-        Self::Malformed {
-            detail: error.to_string(),
-        }
+        Self::Malformed { detail: error.to_string() }
     }
 }
 
@@ -89,10 +84,7 @@ fn class(value: &RawBsonRef<'_>) -> u8 {
         RawBsonRef::MinKey => 1,
         RawBsonRef::Undefined => 2,
         RawBsonRef::Null => 7,
-        RawBsonRef::Double(_)
-        | RawBsonRef::Int32(_)
-        | RawBsonRef::Int64(_)
-        | RawBsonRef::Decimal128(_) => 12,
+        RawBsonRef::Double(_) | RawBsonRef::Int32(_) | RawBsonRef::Int64(_) | RawBsonRef::Decimal128(_) => 12,
         RawBsonRef::String(_) | RawBsonRef::Symbol(_) => 17,
         RawBsonRef::Document(_) => 22,
         RawBsonRef::Array(_) => 27,
@@ -116,22 +108,12 @@ fn payload(out: &mut Vec<u8>, value: &RawBsonRef<'_>, depth: usize) -> Result<()
         RawBsonRef::Int64(v) => number::integer(out, *v),
         RawBsonRef::Double(v) => number::double(out, *v),
         RawBsonRef::Decimal128(v) => number::decimal(out, *v),
-        RawBsonRef::String(v) | RawBsonRef::Symbol(v) | RawBsonRef::JavaScriptCode(v) => {
-            text(out, v)
-        }
+        RawBsonRef::String(v) | RawBsonRef::Symbol(v) | RawBsonRef::JavaScriptCode(v) => text(out, v),
         RawBsonRef::Document(v) => document(out, v, depth + 1)?,
         RawBsonRef::Array(v) => array(out, v, depth + 1)?,
         RawBsonRef::Binary(v) => {
-            let inner = if v.subtype == BinarySubtype::BinaryOld {
-                4
-            } else {
-                0
-            };
-            out.extend(
-                u32::try_from(v.bytes.len() + inner)
-                    .unwrap_or(u32::MAX)
-                    .to_be_bytes(),
-            );
+            let inner = if v.subtype == BinarySubtype::BinaryOld { 4 } else { 0 };
+            out.extend(u32::try_from(v.bytes.len() + inner).unwrap_or(u32::MAX).to_be_bytes());
             out.push(v.subtype.into());
             out.extend_from_slice(v.bytes);
         }

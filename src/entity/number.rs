@@ -37,11 +37,7 @@ pub(super) fn double(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         out.push(NAN);
     } else if value.is_infinite() {
-        out.push(if value < 0.0 {
-            NEGATIVE_INFINITY
-        } else {
-            POSITIVE_INFINITY
-        });
+        out.push(if value < 0.0 { NEGATIVE_INFINITY } else { POSITIVE_INFINITY });
     } else if value.fract() == 0.0 && value.abs() < TWO_127 {
         scaled(out, value < 0.0, whole(value.abs()), 0);
     } else {
@@ -51,17 +47,8 @@ pub(super) fn double(out: &mut Vec<u8>, value: f64) {
             return; // Writing to a String does not fail.
         }
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let digits: Vec<u8> = digits
-            .bytes()
-            .filter(u8::is_ascii_digit)
-            .map(|d| d - b'0')
-            .collect();
-        finite(
-            out,
-            value < 0.0,
-            &digits,
-            exponent.parse::<i32>().unwrap_or(0) + 1,
-        );
+        let digits: Vec<u8> = digits.bytes().filter(u8::is_ascii_digit).map(|d| d - b'0').collect();
+        finite(out, value < 0.0, &digits, exponent.parse::<i32>().unwrap_or(0) + 1);
     }
 }
 
@@ -73,21 +60,13 @@ pub(super) fn decimal(out: &mut Vec<u8>, value: Decimal128) {
     if top == 0x1f {
         out.push(NAN);
     } else if top == 0x1e {
-        out.push(if negative {
-            NEGATIVE_INFINITY
-        } else {
-            POSITIVE_INFINITY
-        });
+        out.push(if negative { NEGATIVE_INFINITY } else { POSITIVE_INFINITY });
     } else if top >> 3 == 3 {
         out.push(ZERO); // The long form holds only coefficients above the maximum.
     } else {
         let coefficient = bits & ((1 << 113) - 1);
         let biased = i32::try_from((bits >> 113) & 0x3fff).unwrap_or(0);
-        let coefficient = if coefficient > MAX_COEFFICIENT {
-            0
-        } else {
-            coefficient
-        };
+        let coefficient = if coefficient > MAX_COEFFICIENT { 0 } else { coefficient };
         scaled(out, negative, coefficient, biased - 6176);
     }
 }
@@ -100,11 +79,7 @@ fn whole(value: f64) -> u128 {
         return 0;
     }
     let mantissa = u128::from((bits & ((1 << 52) - 1)) | (1 << 52));
-    if exponent >= 1075 {
-        mantissa << (exponent - 1075)
-    } else {
-        mantissa >> (1075 - exponent)
-    }
+    if exponent >= 1075 { mantissa << (exponent - 1075) } else { mantissa >> (1075 - exponent) }
 }
 
 /// `±coefficient × 10^exponent`.
@@ -120,20 +95,12 @@ fn scaled(out: &mut Vec<u8>, negative: bool, mut coefficient: u128, exponent: i3
         len += 1;
     }
     let start = digits.len() - usize::try_from(len).unwrap_or(0);
-    finite(
-        out,
-        negative,
-        digits.get(start..).unwrap_or(&[]),
-        exponent + len,
-    );
+    finite(out, negative, digits.get(start..).unwrap_or(&[]), exponent + len);
 }
 
 /// `±0.digits × 10^exponent`; leading zeros only where all are zero.
 fn finite(out: &mut Vec<u8>, negative: bool, digits: &[u8], exponent: i32) {
-    let end = digits
-        .iter()
-        .rposition(|d| *d != 0)
-        .map_or(0, |last| last + 1);
+    let end = digits.iter().rposition(|d| *d != 0).map_or(0, |last| last + 1);
     let digits = digits.get(..end).unwrap_or(&[]);
     if digits.is_empty() {
         out.push(ZERO);
@@ -142,10 +109,7 @@ fn finite(out: &mut Vec<u8>, negative: bool, digits: &[u8], exponent: i32) {
     out.push(if negative { NEGATIVE } else { POSITIVE });
     let flip = if negative { 0xff } else { 0 };
     let biased = u16::try_from(exponent + 0x8000).unwrap_or(0);
-    #[expect(
-        clippy::big_endian_bytes,
-        reason = "bytes that sort as the number does"
-    )]
+    #[expect(clippy::big_endian_bytes, reason = "bytes that sort as the number does")]
     out.extend(biased.to_be_bytes().map(|b| b ^ flip));
     for pair in digits.chunks(2) {
         let (tens, units) = (pair.first().unwrap_or(&0), pair.get(1).unwrap_or(&0));

@@ -15,7 +15,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-const SHARDS: usize = 64;
+const SHARDS: u64 = 64;
 
 /// How a lock is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +73,7 @@ pub(super) struct Held<K: Eq + Hash + Clone + Debug> {
 
 impl<K: Eq + Hash + Clone + Debug> Debug for Held<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held")
-            .field("key", &self.key)
-            .field("mode", &self.mode)
-            .finish_non_exhaustive()
+        f.debug_struct("Held").field("key", &self.key).field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 
@@ -96,23 +93,18 @@ enum Entered<K: Eq + Hash + Clone + Debug> {
 impl<K: Eq + Hash + Clone + Debug> Table<K> {
     pub(super) fn new() -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
-        Arc::new(Self {
-            shards,
-            hasher: RandomState::new(),
-        })
+        Arc::new(Self { shards, hasher: RandomState::new() })
     }
 
-    /// Takes the lock of `key`; the second value says whether it had to wait.
-    pub(super) async fn acquire(self: &Arc<Self>, key: &K, mode: Mode) -> (Held<K>, bool) {
-        let mut waited = false;
+    /// Takes the lock of `key`.
+    pub(super) async fn acquire(self: &Arc<Self>, key: &K, mode: Mode) -> Held<K> {
         loop {
             match self.enter(key, mode) {
-                Entered::Now(held) => return (held, waited),
+                Entered::Now(held) => return held,
                 Entered::Later(turn) => {
-                    waited = true;
                     // A waiter's sender lives until it is granted, so the error does not happen; trying again is right in any case.
                     if let Ok(held) = turn.await {
-                        return (held, waited);
+                        return held;
                     }
                 }
             }
@@ -137,11 +129,7 @@ impl<K: Eq + Hash + Clone + Debug> Table<K> {
             }
             lock.enter(mode);
         } else {
-            let mut lock = Lock {
-                exclusive: false,
-                shared: 0,
-                waiters: VecDeque::new(),
-            };
+            let mut lock = Lock { exclusive: false, shared: 0, waiters: VecDeque::new() };
             lock.enter(mode);
             locks.insert(key.clone(), lock);
         }
@@ -172,11 +160,7 @@ impl<K: Eq + Hash + Clone + Debug> Table<K> {
             return next;
         };
         lock.leave(mode);
-        while lock
-            .waiters
-            .front()
-            .is_some_and(|(mode, _)| lock.admits(*mode))
-        {
+        while lock.waiters.front().is_some_and(|(mode, _)| lock.admits(*mode)) {
             if let Some((mode, grant)) = lock.waiters.pop_front() {
                 lock.enter(mode);
                 next.push((mode, grant));
@@ -189,15 +173,11 @@ impl<K: Eq + Hash + Clone + Debug> Table<K> {
     }
 
     fn held(self: &Arc<Self>, key: &K, mode: Mode) -> Held<K> {
-        Held {
-            table: Arc::clone(self),
-            key: Some(key.clone()),
-            mode,
-        }
+        Held { table: Arc::clone(self), key: Some(key.clone()), mode }
     }
 
     fn shard(&self, key: &K) -> Option<&Mutex<HashMap<K, Lock<K>>>> {
-        let hash = usize::try_from(self.hasher.hash_one(key) % 64).unwrap_or(0);
-        self.shards.get(hash % SHARDS)
+        let hash = usize::try_from(self.hasher.hash_one(key) % SHARDS).unwrap_or(0);
+        self.shards.get(hash)
     }
 }

@@ -15,6 +15,6 @@ mod cell;
 mod render;
 mod table;
 
-pub use cell::{Counter, Def, Family, Gauge, Histogram, Unit};
+pub use cell::{Counter, Def, Family, Gauge, Held, Histogram, Unit};
 pub use render::{reference_page, render};
 pub use table::*;

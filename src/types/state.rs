@@ -17,10 +17,7 @@ pub struct NamespaceState {
 impl NamespaceState {
     /// A namespace of which it is known that it holds nothing.
     fn empty() -> Self {
-        Self {
-            complete: true,
-            ..Self::default()
-        }
+        Self { complete: true, ..Self::default() }
     }
 
     /// One image is replaced by another; `None` stands for "no entity".
@@ -72,14 +69,8 @@ impl LogState {
     pub fn apply(&mut self, record: &Record) {
         match &record.body {
             Body::Change(change) => {
-                let before = change
-                    .before_sha
-                    .or_else(|| change.before.as_ref().map(super::Image::sha));
-                self.apply_change(
-                    &change.ns,
-                    before,
-                    change.after.as_ref().map(super::Image::sha),
-                );
+                let before = change.before_sha.or_else(|| change.before.as_ref().map(super::Image::sha));
+                self.apply_change(&change.ns, before, change.after.as_ref().map(super::Image::sha));
             }
             Body::Control(control) => self.apply_control(record.lsn, record.wall_ms, control),
         }
@@ -90,10 +81,7 @@ impl LogState {
         if let Some(state) = self.namespaces.get_mut(ns) {
             state.replace(before, after);
         } else {
-            self.namespaces
-                .entry(ns.clone())
-                .or_default()
-                .replace(before, after);
+            self.namespaces.entry(ns.clone()).or_default().replace(before, after);
         }
     }
 
@@ -101,14 +89,8 @@ impl LogState {
     pub fn apply_control(&mut self, lsn: Lsn, wall_ms: i64, control: &Control) {
         match control {
             Control::Opened { ns, complete } => {
-                let fresh = NamespaceState {
-                    complete: *complete,
-                    ..NamespaceState::default()
-                };
-                self.namespaces
-                    .entry(ns.clone())
-                    .and_modify(|known| known.complete &= complete)
-                    .or_insert(fresh);
+                let fresh = NamespaceState { complete: *complete, ..NamespaceState::default() };
+                self.namespaces.entry(ns.clone()).and_modify(|known| known.complete &= complete).or_insert(fresh);
             }
             Control::Drop { ns } => {
                 self.namespaces.insert(ns.clone(), NamespaceState::empty());
@@ -119,18 +101,10 @@ impl LogState {
                 }
             }
             Control::Rename { from, to } => {
-                let moved = self
-                    .namespaces
-                    .insert(from.clone(), NamespaceState::empty())
-                    .unwrap_or_default();
+                let moved = self.namespaces.insert(from.clone(), NamespaceState::empty()).unwrap_or_default();
                 self.namespaces.insert(to.clone(), moved);
             }
-            Control::GapOpened {
-                id,
-                ns,
-                cause,
-                detail,
-            } => {
+            Control::GapOpened { id, ns, cause, detail } => {
                 let gap = Gap {
                     id: *id,
                     ns: ns.clone(),
