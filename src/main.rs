@@ -1,1 +1,3 @@
+//! The program `tidelog`: see [`tidelog::cli`].
+
 fn main() {}

@@ -1,1 +1,332 @@
-//! (being written)
+//! What was typed → what is true: the settings, from a TOML file and from flags.
+//!
+//! Promises:
+//! - Flags win over the file, the file wins over the defaults.
+//! - A setting that is unknown, of the wrong kind, out of range or at odds with another is refused, and the refusal says
+//!   where it stands (file and line, or flag), what was found and what was expected. All that is wrong is told at once
+//!   as far as the file can be read.
+//! - A password is never in the file, in a flag or in a log line: it comes from a file or from the environment.
+//!
+//! Does not: open, bind or connect to anything but the settings file and the password file.
+//!
+//! # Decisions
+//!
+//! One table ([`SETTINGS`]) has the range and the help of each setting. The reference page, the example file and the
+//! range checks are made from it; a test holds it and [`Config`] together.
+
+mod address;
+mod example;
+mod load;
+mod secret;
+mod table;
+
+pub use address::Address;
+pub use example::{example_file, reference_page};
+pub use load::{ConfigError, Override, Problem, load};
+pub use secret::{Secret, SecretError};
+pub use table::{Kind, SETTINGS, Setting};
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// All settings. Units stand last in the names: `_ms` milliseconds, `_bytes` bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The wire between applications and the node.
+    pub proxy: ProxyConfig,
+    /// The sidecar's own client of the node.
+    pub store: StoreConfig,
+    /// How writes are captured.
+    pub capture: CaptureConfig,
+    /// The changelog.
+    pub log: LogConfig,
+    /// When windows close.
+    pub windows: WindowsConfig,
+    /// Where windows go.
+    pub export: ExportConfig,
+    /// Health, metrics, control.
+    pub admin: AdminConfig,
+    /// The bounds of what is held for clients.
+    pub limits: LimitsConfig,
+    /// The sidecar's own log lines.
+    pub logging: LoggingConfig,
+}
+
+/// The wire between applications and the node.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// Where applications connect.
+    pub listen: Address,
+    /// The node.
+    pub upstream: Address,
+    /// The address that clients see instead of the node's own; `None`: `listen`.
+    #[serde(with = "address::optional")]
+    pub advertise: Option<Address>,
+    /// Other nodes of the set → the addresses that clients see instead.
+    pub hosts: BTreeMap<Address, Address>,
+    /// How long an ending sidecar waits for commands in flight.
+    pub drain_ms: u64,
+}
+
+/// The sidecar's own client of the node, for what no client's connection can do (recovery).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Connection string; empty: made from `proxy.upstream`.
+    pub uri: String,
+    /// User name; empty: no authentication.
+    pub username: String,
+    /// The database that knows the user.
+    pub auth_source: String,
+    /// A file whose first line is the password; empty: none.
+    pub password_file: PathBuf,
+    /// The name of an environment variable that holds the password; empty: none.
+    pub password_env: String,
+    /// How long a connection attempt may take.
+    pub connect_timeout_ms: u64,
+}
+
+/// How the images of a change are proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureMode {
+    /// `before` is always read from the store.
+    Exact,
+}
+
+/// What happens to a write inside a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transactions {
+    /// It is answered with an error that names this setting.
+    Refuse,
+}
+
+/// How writes are captured.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureConfig {
+    /// How the images of a change are proved.
+    pub mode: CaptureMode,
+    /// What happens to a write inside a transaction.
+    pub transactions: Transactions,
+    /// Entities of one statement that are guarded at a time.
+    pub chunk_entities: u32,
+    /// After a start, entities of open intents are verified at once and again after this time, since a write may outlive
+    /// the process that forwarded it.
+    pub second_look_ms: u64,
+    /// How far ahead of the wall clock a cluster time may be and still be merged.
+    pub clock_ahead_ms: u64,
+}
+
+/// When a record counts as durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Synced to the disk before the client has its ok.
+    Always,
+    /// Written before the ok, synced each `sync_interval_ms`.
+    Interval,
+    /// Written before the ok, synced when the operating system likes.
+    Os,
+}
+
+/// The changelog.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// The folder of the log, the index and the window ledger.
+    pub data: PathBuf,
+    /// When a record counts as durable.
+    pub durability: Durability,
+    /// With `durability = "interval"`: the time between syncs.
+    pub sync_interval_ms: u64,
+    /// A segment that is larger is closed.
+    pub segment_bytes: u64,
+    /// Bytes that may wait for the committer before writes wait.
+    pub queue_bytes: u64,
+    /// With less free space, writes are refused before they are forwarded.
+    pub min_free_bytes: u64,
+}
+
+/// When windows close: at the first bound that is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WindowsConfig {
+    /// Bytes of records in the log.
+    pub max_bytes: u64,
+    /// Records.
+    pub max_records: u64,
+    /// Age of the first record.
+    pub max_age_ms: u64,
+    /// Time without a new record.
+    pub idle_ms: u64,
+    /// A record younger than this is in no window: the store may still lose it in a crash.
+    pub settle_ms: u64,
+}
+
+/// Where windows go.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportConfig {
+    /// The folder that gets a folder per window.
+    pub dir: PathBuf,
+}
+
+/// Health, metrics, control.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Where it listens.
+    pub listen: Address,
+    /// It may listen on an address that other machines reach. There is no authentication.
+    pub allow_remote: bool,
+}
+
+/// The bounds of what is held for clients.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Client connections at the same time.
+    pub connections: u32,
+    /// The greatest message taken from either side.
+    pub message_bytes: u32,
+    /// Message bytes in memory for all connections together; past it, connections wait.
+    pub inflight_bytes: u64,
+    /// A connection without a message for this long is closed; 0: never.
+    pub idle_ms: u64,
+}
+
+/// The form of the sidecar's own log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much the sidecar says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Only what needs a person.
+    Error,
+    /// And what may need one soon.
+    Warn,
+    /// And what happened.
+    Info,
+    /// And how.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// The sidecar's own log lines, on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoggingConfig {
+    /// Their form.
+    pub format: LogFormat,
+    /// How much is said.
+    pub level: LogLevel,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            listen: Address::local(27_117),
+            upstream: Address::local(27_017),
+            advertise: None,
+            hosts: BTreeMap::new(),
+            drain_ms: 10_000,
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            uri: String::new(),
+            username: String::new(),
+            auth_source: "admin".into(),
+            password_file: PathBuf::new(),
+            password_env: String::new(),
+            connect_timeout_ms: 5_000,
+        }
+    }
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self {
+            mode: CaptureMode::Exact,
+            transactions: Transactions::Refuse,
+            chunk_entities: 1_000,
+            second_look_ms: 5_000,
+            clock_ahead_ms: 3_600_000,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            data: "/var/lib/tidelog/data".into(),
+            durability: Durability::Always,
+            sync_interval_ms: 50,
+            segment_bytes: 256 << 20,
+            queue_bytes: 256 << 20,
+            min_free_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Default for WindowsConfig {
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20, max_records: 100_000, max_age_ms: 60_000, idle_ms: 5_000, settle_ms: 500 }
+    }
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self { dir: "/var/lib/tidelog/export".into() }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: Address::local(27_118), allow_remote: false }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { connections: 4_096, message_bytes: 48_000_000, inflight_bytes: 1 << 30, idle_ms: 3_600_000 }
+    }
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevel::Info }
+    }
+}
+
+impl Config {
+    /// The connection string of the sidecar's own client, without credentials.
+    pub fn store_uri(&self) -> String {
+        match self.store.uri.as_str() {
+            "" => format!("mongodb://{}/?directConnection=true", self.proxy.upstream),
+            uri => uri.to_owned(),
+        }
+    }
+
+    /// The address that clients see instead of the node's own.
+    pub fn advertised(&self) -> &Address {
+        self.proxy.advertise.as_ref().unwrap_or(&self.proxy.listen)
+    }
+}

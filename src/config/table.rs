@@ -1,0 +1,104 @@
+//! The table of all settings: path, kind and range, flag, help.
+
+/// What a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `host:port`.
+    Address,
+    /// `host:port`, or empty.
+    OptionalAddress,
+    /// A table of node → address.
+    Hosts,
+    /// A whole number within these bounds.
+    Number(u64, u64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Flag,
+    /// A path.
+    Path,
+    /// A path, or empty.
+    OptionalPath,
+    /// Text.
+    Text,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// `section.name`.
+    pub path: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// The flag of `tidelog run` that sets it; empty: only `--set`.
+    pub flag: &'static str,
+    /// For people.
+    pub help: &'static str,
+}
+
+const fn row(path: &'static str, kind: Kind, flag: &'static str, help: &'static str) -> Setting {
+    Setting { path, kind, flag, help }
+}
+
+const DAY_MS: u64 = 86_400_000;
+const TIB: u64 = 1 << 40;
+
+use Kind::{Address, Choice, Flag, Hosts, Number, OptionalAddress, OptionalPath, Path, Text};
+
+/// All settings, in the order of the example file.
+#[rustfmt::skip] // one setting, one row
+pub const SETTINGS: &[Setting] = &[
+    row("proxy.listen", Address, "--listen", "Where applications connect."),
+    row("proxy.upstream", Address, "--upstream", "The node that this sidecar stands beside."),
+    row("proxy.advertise", OptionalAddress, "--advertise", "The address that drivers are told instead of the node's own. Empty: `proxy.listen`."),
+    row("proxy.hosts", Hosts, "--host", "The other nodes of the replica set and the addresses of their sidecars, as `\"node:port\" = \"sidecar:port\"`. A node that a reply names and this table does not is counted as an unknown host."),
+    row("proxy.drain_ms", Number(0, 600_000), "", "How long an ending sidecar waits for commands in flight before it closes their connections."),
+    row("store.uri", Text, "", "Connection string of the sidecar's own client, used to verify after a crash. Without user and password. Empty: made from `proxy.upstream`."),
+    row("store.username", Text, "", "User of the sidecar's own client; needs to read all captured databases. Empty: no authentication."),
+    row("store.auth_source", Text, "", "The database that knows the user."),
+    row("store.password_file", OptionalPath, "", "A file whose first line is the password. Empty: none."),
+    row("store.password_env", Text, "", "The name of the environment variable that holds the password. Empty: none."),
+    row("store.connect_timeout_ms", Number(100, 120_000), "", "How long a connection to the node may take."),
+    row("capture.mode", Choice(&["exact"]), "", "`exact`: the image before each change is read from the store."),
+    row("capture.transactions", Choice(&["refuse"]), "", "`refuse`: a write inside a transaction is answered with an error; everything else in a transaction goes through."),
+    row("capture.chunk_entities", Number(1, 100_000), "", "Entities of one statement that are guarded at a time. Smaller: shorter waits for others; larger: fewer commands."),
+    row("capture.second_look_ms", Number(0, 600_000), "", "After a start the entities of open intents are verified at once, and again after this time: a forwarded write may outlive the process that sent it."),
+    row("capture.clock_ahead_ms", Number(0, 7 * DAY_MS), "", "How far a cluster time may be ahead of the wall clock and still be merged into the log's clock."),
+    row("log.data", Path, "--data", "The folder of the changelog, the entity index and the window ledger. One process owns it."),
+    row("log.durability", Choice(&["always", "interval", "os"]), "--durability", "When a client has its ok: `always` after the sync of its records, `interval` after the write with a sync each `sync_interval_ms`, `os` after the write. The latter two can lose acknowledged changes when the machine crashes."),
+    row("log.sync_interval_ms", Number(1, 60_000), "", "Time between syncs with `durability = \"interval\"`."),
+    row("log.segment_bytes", Number(1 << 16, 1 << 34), "", "A segment that has grown past this is closed and the next begun."),
+    row("log.queue_bytes", Number(1 << 20, 1 << 36), "", "Bytes that may wait for the committer; past it, writes wait."),
+    row("log.min_free_bytes", Number(0, 16 * TIB), "", "With less free space, writes are refused before they are forwarded, with an error that drivers retry. Reads go on."),
+    row("windows.max_bytes", Number(1 << 10, 1 << 36), "", "A window closes when its records take this many bytes of the log."),
+    row("windows.max_records", Number(1, 1_000_000_000), "", "A window closes when it has this many records."),
+    row("windows.max_age_ms", Number(100, 7 * DAY_MS), "", "A window closes when its first record is this old."),
+    row("windows.idle_ms", Number(10, 7 * DAY_MS), "", "A window closes when nothing came for this long."),
+    row("windows.settle_ms", Number(0, DAY_MS), "", "A record younger than this is in no window, so that no window holds a change that a crash of the store takes back. At least five times the store's journal interval (100 ms)."),
+    row("export.dir", Path, "--export", "The folder that gets one folder per closed window."),
+    row("admin.listen", Address, "--admin", "Where health, metrics and control are served. There is no authentication."),
+    row("admin.allow_remote", Flag, "", "Allows `admin.listen` to be an address that other machines reach."),
+    row("limits.connections", Number(1, 1_000_000), "", "Client connections at the same time; each has one connection to the node. Past it, new ones are closed at once."),
+    row("limits.message_bytes", Number(1 << 16, 256_000_000), "", "The greatest message taken from a client or from the node. MongoDB's own limit is 48000000."),
+    row("limits.inflight_bytes", Number(1 << 20, 1 << 40), "", "Message bytes in memory for all connections together; past it, connections wait. At least twice `limits.message_bytes`."),
+    row("limits.idle_ms", Number(0, 30 * DAY_MS), "", "A client connection without a message for this long is closed. 0: never."),
+    row("logging.format", Choice(&["text", "json"]), "--log-format", "The form of the sidecar's own log lines, on standard error. They never hold documents, keys or credentials."),
+    row("logging.level", Choice(&["error", "warn", "info", "debug", "trace"]), "--log-level", "How much the sidecar says."),
+];
+
+impl Kind {
+    /// The words after "expected".
+    pub fn expected(self) -> String {
+        match self {
+            Self::Address => "an address like `127.0.0.1:27017`".into(),
+            Self::OptionalAddress => "an address like `127.0.0.1:27017`, or \"\"".into(),
+            Self::Hosts => "a table of `\"node:port\" = \"address:port\"`".into(),
+            Self::Number(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Choice(words) => format!("one of \"{}\"", words.join("\", \"")),
+            Self::Flag => "true or false".into(),
+            Self::Path => "a path".into(),
+            Self::OptionalPath => "a path, or \"\"".into(),
+            Self::Text => "text".into(),
+        }
+    }
+}
