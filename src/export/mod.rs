@@ -1,1 +1,3 @@
 //! (being written)
+pub mod ejson;
+pub mod jsonl;
