@@ -113,7 +113,21 @@ mod tests {
 
     #[test]
     fn known_texts() {
-        for text in ["0", "-0", "0.1", "1.50", "-1E+3", "1E-7", "0.000001", "9.999999999999999999999999999999999E+6144", "Infinity", "-Infinity", "NaN", "0E+6111", "0E-6176"] {
+        for text in [
+            "0",
+            "-0",
+            "0.1",
+            "1.50",
+            "-1E+3",
+            "1E-7",
+            "0.000001",
+            "9.999999999999999999999999999999999E+6144",
+            "Infinity",
+            "-Infinity",
+            "NaN",
+            "0E+6111",
+            "0E-6176",
+        ] {
             let bytes = text.parse::<bson::Decimal128>().expect("decimal").bytes();
             let mut out = Vec::new();
             assert!(append(&mut out, bytes), "{text}");

@@ -271,7 +271,7 @@ impl Writer<'_> {
     }
 }
 
-/// Whether a `$` key is part of a DBRef as every driver writes it: `$ref`, `$id`, `$db`, in this order.
+/// Whether a `$` key is part of a `DBRef` as every driver writes it: `$ref`, `$id`, `$db`, in this order.
 fn reference(index: usize, key: &[u8], kind: u8) -> bool {
     matches!((index, key, kind), (0, b"$ref", 0x02) | (1, b"$id", _) | (2, b"$db", 0x02))
 }

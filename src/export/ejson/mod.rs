@@ -4,10 +4,10 @@
 //! Extended JSON gets the same bytes back; everything in doubt is [`Fidelity::Lossy`], and then the record carries the
 //! bytes too.
 //!
-//! Lossy are: a key twice in one document, a key with a leading `$` (but for a DBRef in its own order), array keys that
+//! Lossy are: a key twice in one document, a key with a leading `$` (but for a `DBRef` in its own order), array keys that
 //! are not 0, 1, 2 …, bytes that are not UTF-8, NaN with a payload, decimals that are not canonical, booleans that are
 //! neither 0 nor 1, regular expression options out of order, the old binary subtype with a wrong inner length, and the
-//! deprecated types that drivers turn into others (undefined, DBPointer, symbol).
+//! deprecated types that drivers turn into others (undefined, `DBPointer`, symbol).
 //!
 //! Does not: follow documents nested deeper than [`MAX_DEPTH`] (common JSON readers give up near 128 levels): those, and
 //! bytes that are not BSON at all, are [`Fidelity::Unwritable`] and stand as `null`.

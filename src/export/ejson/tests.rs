@@ -15,12 +15,14 @@ fn back(text: &str) -> Vec<u8> {
 }
 
 fn leaf() -> impl Strategy<Value = Bson> {
-    let decimal = any::<(u8, u64)>().prop_map(|(e, c)| format!("{c}E-{e}").parse().map_or(Bson::Null, Bson::Decimal128));
+    let decimal =
+        any::<(u8, u64)>().prop_map(|(e, c)| format!("{c}E-{e}").parse().map_or(Bson::Null, Bson::Decimal128));
     prop_oneof![
         any::<f64>().prop_map(Bson::Double),
         any::<u64>().prop_map(|bits| Bson::Double(f64::from_bits(bits))),
         any::<String>().prop_map(Bson::String),
-        any::<Vec<u8>>().prop_flat_map(|bytes| any::<u8>().prop_map(move |s| Bson::Binary(bson::Binary { subtype: s.into(), bytes: bytes.clone() }))),
+        any::<Vec<u8>>().prop_flat_map(|bytes| any::<u8>()
+            .prop_map(move |s| Bson::Binary(bson::Binary { subtype: s.into(), bytes: bytes.clone() }))),
         any::<[u8; 12]>().prop_map(|b| Bson::ObjectId(bson::oid::ObjectId::from_bytes(b))),
         any::<bool>().prop_map(Bson::Boolean),
         any::<i64>().prop_map(|ms| Bson::DateTime(bson::DateTime::from_millis(ms))),
@@ -46,9 +48,13 @@ fn tree() -> impl Strategy<Value = Bson> {
     leaf().prop_recursive(4, 40, 6, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Bson::Array),
-            prop::collection::vec((key.clone(), inner.clone()), 0..6).prop_map(|pairs| Bson::Document(pairs.into_iter().collect())),
+            prop::collection::vec((key.clone(), inner.clone()), 0..6)
+                .prop_map(|pairs| Bson::Document(pairs.into_iter().collect())),
             ("[a-z]{0,4}", prop::collection::vec(("[a-z]{1,3}", inner), 0..3)).prop_map(|(code, scope)| {
-                Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope { code, scope: scope.into_iter().collect() })
+                Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope {
+                    code,
+                    scope: scope.into_iter().collect(),
+                })
             }),
         ]
     })

@@ -81,17 +81,14 @@ const ESCAPES: [u8; 256] = {
         }
         i += 1;
     }
-    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, within 256")]
-    {
-        table[8] = b'b';
-        table[9] = b't';
-        table[10] = b'n';
-        table[12] = b'f';
-        table[13] = b'r';
-        table[34] = b'"';
-        table[92] = b'\\';
-        table[127] = b'u';
-    }
+    table[8] = b'b';
+    table[9] = b't';
+    table[10] = b'n';
+    table[12] = b'f';
+    table[13] = b'r';
+    table[34] = b'"';
+    table[92] = b'\\';
+    table[127] = b'u';
     table
 };
 
@@ -137,7 +134,9 @@ pub(crate) fn wall(out: &mut Vec<u8>, ms: i64) {
         _ => signed(out, year),
     }
     let seconds = in_day / 1000;
-    for (mark, part) in [(b'-', month), (b'-', day), (b'T', seconds / 3600), (b':', seconds / 60 % 60), (b':', seconds % 60)] {
+    for (mark, part) in
+        [(b'-', month), (b'-', day), (b'T', seconds / 3600), (b':', seconds / 60 % 60), (b':', seconds % 60)]
+    {
         out.push(mark);
         padded(out, part, 2);
     }
@@ -191,8 +190,11 @@ mod tests {
 
     #[test]
     fn times_agree_with_the_time_crate() {
-        let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-        for ms in [0, 1, 951_782_400_000, 951_868_799_999, 1_764_015_525_123, -1, -62_167_219_200_000, 253_402_300_799_999] {
+        let format =
+            time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+        for ms in
+            [0, 1, 951_782_400_000, 951_868_799_999, 1_764_015_525_123, -1, -62_167_219_200_000, 253_402_300_799_999]
+        {
             let at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).expect("in range");
             assert_eq!(text(|o| wall(o, ms)), format!("\"{}\"", at.format(format).expect("format")));
         }
