@@ -1,0 +1,31 @@
+"""The end of a run: cut, then every oracle on the log and on the windows, and both folds against the store."""
+
+from dump import difference, dump
+from sidecar import Sidecar, run_cli
+from store import Store
+from validator import check_export, fold_lines
+from workload import COLLATED, Diaries, Witness
+
+
+def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool) -> None:
+    """Raises at the first oracle that does not hold."""
+    sidecar.cut("end")
+    held = dump(store.client())
+    witness = Witness()
+    fold = fold_lines(sidecar.log_records(), COLLATED, witness.see)
+    wrong = witness.judge(diaries, exact)
+    assert not wrong, f"{len(wrong)} wrong, the first:\n" + "\n".join(wrong[:5])
+    compare("the log", fold, held)
+    exported, manifests = check_export(sidecar.export, COLLATED)
+    compare("the windows", exported, held)
+    assert fold.gaps == {} and not manifests[-1]["gaps"], "a gap is open in a run without gaps"
+    for ns, count in fold.alive.items():
+        assert fold.complete.get(ns, True), f"{ns} is told incomplete though it began empty ({count})"
+    run_cli("verify", sidecar.export, timeout=300)
+    print(f"{len(diaries.acks)} acknowledged, {fold.lsn} records, {len(manifests)} windows, {dict(fold.ops)}")
+
+
+def compare(what: str, fold, held: dict) -> None:
+    """The documents that a fold makes against what the store holds, byte by byte."""
+    told = difference(fold.documents(), held)
+    assert not told, f"fold of {what} is not the store:\n{told}"
