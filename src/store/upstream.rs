@@ -1,0 +1,241 @@
+//! A raw connection to the node: one per client connection, so that the node sees the client's own session, user and order.
+//!
+//! The node serves a connection strictly in order, so commands of ours are written back to back with the client's and their
+//! replies come in that order. Numbers of our own requests are the connection's own; a reply is matched by `responseTo`, and
+//! one that answers something else means that the stream is out of step: the connection is then useless.
+//!
+//! Memory grows with the bytes that arrive, never with what a length prefix says.
+
+use crate::wire::frame::opcode;
+use crate::wire::{Builder, FrameError, Header, Limits, Message, MsgError, OpMsg};
+use bson::raw::{RawDocumentBuf, cstr};
+use bytes::{Bytes, BytesMut};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Room asked for before a read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A buffer that grew beyond this is given back once it is empty.
+const KEEP_BYTES: usize = 256 * 1024;
+
+/// What can go wrong between us and the node.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection was made.
+    #[error("cannot connect to the store at {address}: {source}")]
+    Connect {
+        /// The address as configured.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No connection was made in time.
+    #[error("no connection to the store at {address} within {ms} ms")]
+    ConnectTimeout {
+        /// The address as configured.
+        address: String,
+        /// The limit.
+        ms: u64,
+    },
+    /// The socket failed.
+    #[error("connection to the store failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// The node closed the connection.
+    #[error("the store closed the connection{}", if *.within { " in the middle of a message" } else { "" })]
+    Closed {
+        /// Part of a message had come.
+        within: bool,
+    },
+    /// Bytes that are no message.
+    #[error("the store sent bytes that are no message: {0}")]
+    Frame(#[from] FrameError),
+    /// A message that is no good reply.
+    #[error("the store sent a reply that cannot be read: {0}")]
+    Reply(#[from] MsgError),
+    /// A reply in another opcode than asked for (`OP_COMPRESSED`, for one).
+    #[error("the store replied with opcode {opcode}, which was not agreed on")]
+    Opcode {
+        /// What came.
+        opcode: i32,
+    },
+    /// A reply to something else.
+    #[error("the store answered request {got} where {expected} was asked")]
+    OutOfStep {
+        /// The request under way.
+        expected: i32,
+        /// `responseTo` of what came.
+        got: i32,
+    },
+}
+
+/// One connection to the node.
+#[derive(Debug)]
+pub struct Upstream {
+    stream: TcpStream,
+    buf: BytesMut,
+    limits: Limits,
+    local: SocketAddr,
+    next_id: i32,
+}
+
+impl Upstream {
+    /// Connects within `timeout`. `limits` bound the replies.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Connect`], [`UpstreamError::ConnectTimeout`].
+    pub async fn connect(address: &str, limits: Limits, timeout: Duration) -> Result<Self, UpstreamError> {
+        let failed = |source| UpstreamError::Connect { address: address.to_owned(), source };
+        let Ok(connected) = tokio::time::timeout(timeout, TcpStream::connect(address)).await else {
+            let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            return Err(UpstreamError::ConnectTimeout { address: address.to_owned(), ms });
+        };
+        let stream = connected.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let local = stream.local_addr().map_err(failed)?;
+        Ok(Self { stream, buf: BytesMut::new(), limits, local, next_id: 0 })
+    }
+
+    /// Our end of the connection: what the node's `$currentOp` shows as `client`.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Sends the bytes of whole messages as they are. While the node does not take them, what it sends is read: it may be
+    /// waiting for us to take the reply to an earlier one.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Io`], [`UpstreamError::Closed`]. The connection is then useless.
+    pub async fn send(&mut self, messages: &[u8]) -> Result<(), UpstreamError> {
+        let (mut from, mut to) = self.stream.split();
+        let mut rest = messages;
+        while !rest.is_empty() {
+            self.buf.reserve(READ_BYTES);
+            tokio::select! {
+                biased;
+                sent = to.write(rest) => rest = rest.get(sent?..).unwrap_or_default(),
+                got = from.read_buf(&mut self.buf) => if got? == 0 {
+                    return Err(UpstreamError::Closed { within: !self.buf.is_empty() });
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// The next whole message, whatever it answers.
+    ///
+    /// # Errors
+    /// When the connection fails, closes, or carries no message. The connection is then useless.
+    pub async fn recv(&mut self) -> Result<Message, UpstreamError> {
+        loop {
+            if let Some(message) = Message::take(&mut self.buf, self.limits)? {
+                self.shrink();
+                return Ok(message);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The next message, which must be the `OP_MSG` that answers `request_id`.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), and where it is another message.
+    pub async fn reply_to(&mut self, request_id: i32) -> Result<OpMsg, UpstreamError> {
+        let message = self.recv().await?;
+        if message.header.opcode != opcode::MSG {
+            return Err(UpstreamError::Opcode { opcode: message.header.opcode });
+        }
+        if message.header.response_to != request_id {
+            return Err(UpstreamError::OutOfStep { expected: request_id, got: message.header.response_to });
+        }
+        Ok(OpMsg::parse(message)?)
+    }
+
+    /// A number for a request of ours.
+    pub fn next_id(&mut self) -> i32 {
+        self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+        self.next_id
+    }
+
+    /// Runs one command of ours and gives the whole reply (`ok: 0` is a reply too). `$db` is added.
+    ///
+    /// # Errors
+    /// When no reply came.
+    pub async fn run(&mut self, db: &str, command: RawDocumentBuf) -> Result<OpMsg, UpstreamError> {
+        let id = self.next_id();
+        let request = command_bytes(id, db, command);
+        self.send(&request).await?;
+        self.reply_to(id).await
+    }
+
+    /// Sends whole request messages back to back in one write, then gives their replies in order. Each must carry a number from
+    /// [`next_id`](Self::next_id) or the client's own, and must want a reply (no `moreToCome`, no `exhaustAllowed`).
+    ///
+    /// # Errors
+    /// When a reply did not come; those before it are lost with it.
+    pub async fn pipeline(&mut self, requests: &[Bytes]) -> Result<Vec<OpMsg>, UpstreamError> {
+        if let [request] = requests {
+            self.send(request).await?;
+        } else {
+            let mut all = BytesMut::with_capacity(requests.iter().map(Bytes::len).sum());
+            for request in requests {
+                all.extend_from_slice(request);
+            }
+            self.send(&all).await?;
+        }
+        let mut replies = Vec::with_capacity(requests.len());
+        for request in requests {
+            let id = Header::parse(request, Limits { max_message: u32::MAX })?.map_or(0, |header| header.request_id);
+            replies.push(self.reply_to(id).await?);
+        }
+        Ok(replies)
+    }
+
+    /// Lowers or raises the limit of a reply, once the node told its own.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The header of the next message, with at least `want` of its bytes (or all of them) in [`parts`](Self::parts)' buffer.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub async fn peek(&mut self, want: usize) -> Result<Header, UpstreamError> {
+        loop {
+            if let Some(header) = Header::parse(&self.buf, self.limits)?
+                && self.buf.len() >= want.min(header.size())
+            {
+                return Ok(header);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The socket and the bytes read from it but not taken, for who passes bytes on without looking at them.
+    pub fn parts(&mut self) -> (&mut TcpStream, &mut BytesMut) {
+        (&mut self.stream, &mut self.buf)
+    }
+
+    /// Reads more bytes into the buffer.
+    async fn fill(&mut self) -> Result<(), UpstreamError> {
+        self.buf.reserve(READ_BYTES);
+        if self.stream.read_buf(&mut self.buf).await? == 0 {
+            return Err(UpstreamError::Closed { within: !self.buf.is_empty() });
+        }
+        Ok(())
+    }
+
+    fn shrink(&mut self) {
+        if self.buf.is_empty() && self.buf.capacity() > KEEP_BYTES {
+            self.buf = BytesMut::new();
+        }
+    }
+}
+
+/// A command of ours as a whole message. `$db` is added.
+pub fn command_bytes(request_id: i32, db: &str, mut command: RawDocumentBuf) -> Bytes {
+    command.append(cstr!("$db"), db);
+    Builder::request(request_id, 0).body(&command).finish()
+}
