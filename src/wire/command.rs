@@ -95,7 +95,12 @@ pub fn classify(header: &Header, prefix: &[u8]) -> Option<Kind> {
         opcode::MSG => msg_name(prefix),
         opcode::QUERY => query_name(prefix),
         opcode::COMPRESSED => return Some(Kind::Compressed),
-        opcode::UPDATE | opcode::INSERT | opcode::DELETE | opcode::GET_MORE | opcode::KILL_CURSORS | opcode::COMMAND => {
+        opcode::UPDATE
+        | opcode::INSERT
+        | opcode::DELETE
+        | opcode::GET_MORE
+        | opcode::KILL_CURSORS
+        | opcode::COMMAND => {
             return Some(Kind::LegacyOpcode);
         }
         _ => return Some(Kind::UnknownOpcode),
@@ -139,10 +144,19 @@ pub fn of_name(name: &[u8]) -> Kind {
         b"abortTransaction" => Kind::Abort,
         b"tidelogCut" => Kind::Cut,
         b"compactStructuredEncryptionData" | b"cleanupStructuredEncryptionData" => Kind::Hidden,
-        b"applyOps" | b"doTxn" | b"convertToCapped" | b"cloneCollectionAsCapped" | b"cloneCollection" | b"clone" | b"copydb"
-        | b"eval" | b"$eval" | b"godinsert" | b"captrunc" | b"emptycapped" | b"internalRenameIfOptionsAndIndexesMatch" => {
-            Kind::Refused
-        }
+        b"applyOps"
+        | b"doTxn"
+        | b"convertToCapped"
+        | b"cloneCollectionAsCapped"
+        | b"cloneCollection"
+        | b"clone"
+        | b"copydb"
+        | b"eval"
+        | b"$eval"
+        | b"godinsert"
+        | b"captrunc"
+        | b"emptycapped"
+        | b"internalRenameIfOptionsAndIndexesMatch" => Kind::Refused,
         _ => Kind::Pass,
     }
 }
@@ -238,7 +252,8 @@ mod tests {
     #[test]
     fn a_sequence_in_front_is_stepped_over() {
         let doc = rawdoc! { "_id": 1 };
-        let bytes = Builder::request(1, 0).sequence("documents", [doc.as_bytes()]).body(&rawdoc! { "insert": "c" }).finish();
+        let bytes =
+            Builder::request(1, 0).sequence("documents", [doc.as_bytes()]).body(&rawdoc! { "insert": "c" }).finish();
         assert_eq!(kind(&bytes, bytes.len()), Some(Kind::Write(WriteKind::Insert)));
         assert_eq!(kind(&bytes, 40), None);
     }
@@ -262,7 +277,13 @@ mod tests {
         }
         let empty = Builder::request(1, 0).body(&rawdoc! {}).finish();
         assert_eq!(kind(&empty, empty.len()), Some(Kind::Pass));
-        let long = Builder::request(1, 0).body(&[(bson::raw::CString::try_from("x".repeat(500)).unwrap(), 1)].into_iter().collect::<bson::RawDocumentBuf>()).finish();
+        let long = Builder::request(1, 0)
+            .body(
+                &[(bson::raw::CString::try_from("x".repeat(500)).unwrap(), 1)]
+                    .into_iter()
+                    .collect::<bson::RawDocumentBuf>(),
+            )
+            .finish();
         assert_eq!(kind(&long, long.len()), Some(Kind::Pass));
     }
 

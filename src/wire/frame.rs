@@ -101,7 +101,12 @@ impl Header {
     /// The 16 bytes.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
-        let words = [self.len.to_le_bytes(), self.request_id.to_le_bytes(), self.response_to.to_le_bytes(), self.opcode.to_le_bytes()];
+        let words = [
+            self.len.to_le_bytes(),
+            self.request_id.to_le_bytes(),
+            self.response_to.to_le_bytes(),
+            self.opcode.to_le_bytes(),
+        ];
         for (to, from) in out.iter_mut().zip(words.as_flattened()) {
             *to = *from;
         }
@@ -185,7 +190,7 @@ mod tests {
         assert_eq!(Header::parse(&header(15), limits), Err(FrameError::TooShort { len: 15 }));
         assert_eq!(Header::parse(&header(-1), limits), Err(FrameError::TooShort { len: -1 }));
         assert_eq!(Header::parse(&header(101), limits), Err(FrameError::TooLong { len: 101, max: 100 }));
-        assert_eq!(Header::parse(&header(100).split_at(15).0.to_vec(), limits), Ok(None));
+        assert_eq!(Header::parse(header(100).split_at(15).0, limits), Ok(None));
     }
 
     #[test]

@@ -96,7 +96,9 @@ pub fn rewrite_reply(body: &RawDocument, view: View<'_>) -> bson::error::Result<
         match (key.as_str(), value) {
             ("compression", _) => {}
             ("hosts" | "passives" | "arbiters", RawBsonRef::Array(list)) => out.append(key, hosts.list(key, list)?),
-            ("me", RawBsonRef::String(host)) => out.append(key, hosts.one(host).unwrap_or_else(|| view.advertised.to_owned())),
+            ("me", RawBsonRef::String(host)) => {
+                out.append(key, hosts.one(host).unwrap_or_else(|| view.advertised.to_owned()));
+            }
             ("primary", RawBsonRef::String(host)) => {
                 // A primary that is not known is not told at all: in its place, ours would be a lie.
                 if let Some(shown) = hosts.one(host) {
@@ -214,7 +216,10 @@ mod tests {
     fn with_a_table_each_node_has_its_sidecar() {
         let table = HostTable::new([("a:1", "sa:1"), ("B:1", "sb:1")]);
         let body = rawdoc! { "hosts": ["A:1", "b:1"], "primary": "b:1", "me": "a:1" };
-        assert_eq!(rewrite(&body, &table), (rawdoc! { "hosts": ["sa:1", "sb:1"], "primary": "sb:1", "me": "sa:1" }, vec![]));
+        assert_eq!(
+            rewrite(&body, &table),
+            (rawdoc! { "hosts": ["sa:1", "sb:1"], "primary": "sb:1", "me": "sa:1" }, vec![])
+        );
     }
 
     #[test]
@@ -223,7 +228,8 @@ mod tests {
         let out = rewrite_request(&body).unwrap();
         assert_eq!(*out, *rawdoc! { "isMaster": 1, "client": { "driver": { "name": "d", "version": "1" } } });
         assert!(matches!(rewrite_request(&out).unwrap(), Cow::Borrowed(_)));
-        let body = rawdoc! { "client": { "application": { "name": "shop\n" }, "driver": { "name": "d", "version": "1" } } };
+        let body =
+            rawdoc! { "client": { "application": { "name": "shop\n" }, "driver": { "name": "d", "version": "1" } } };
         assert_eq!(learn_client(&body), Some(ClientFacts { app: "shop".into(), driver: "d/1".into() }));
     }
 }

@@ -5,9 +5,10 @@
 //! and end) here; what is inside them is checked when it is read.
 
 use super::frame::{HEADER_LEN, Message, document_len, i32_le, opcode, u32_le};
-use bson::raw::RawDocument;
+use bson::raw::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// Flag bits.
 pub mod flag {
@@ -234,11 +235,8 @@ impl OpMsg {
 
 /// Views bytes that are the frame of a document; an empty document where they are not.
 pub fn document(bytes: &[u8]) -> &RawDocument {
-    const EMPTY: &[u8] = &[5, 0, 0, 0, 0];
-    match RawDocument::from_bytes(bytes) {
-        Ok(doc) => doc,
-        Err(_) => RawDocument::from_bytes(EMPTY).unwrap_or_else(|_| unreachable!("five bytes make an empty document")),
-    }
+    static EMPTY: LazyLock<RawDocumentBuf> = LazyLock::new(RawDocumentBuf::new);
+    RawDocument::from_bytes(bytes).unwrap_or(&EMPTY)
 }
 
 /// Length of the document frame (length, and a zero at the end) that starts `bytes`.
@@ -291,7 +289,8 @@ mod tests {
     }
 
     /// `{ping: 1, $db: "a"}` as another implementation writes it.
-    const PING: &[u8] = b"\x2d\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\x18\0\0\0\x10ping\0\x01\0\0\0\x02$db\0\x02\0\0\0a\0\0";
+    const PING: &[u8] =
+        b"\x2d\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\x18\0\0\0\x10ping\0\x01\0\0\0\x02$db\0\x02\0\0\0a\0\0";
 
     #[test]
     fn golden_bytes() {
@@ -321,7 +320,10 @@ mod tests {
         for bytes in [after, before, inside] {
             let parsed = OpMsg::parse(message(bytes)).unwrap();
             let found = parsed.documents("documents").unwrap();
-            assert_eq!(found.iter().map(|d| &d[..]).collect::<Vec<_>>(), docs.iter().map(|d| d.as_bytes()).collect::<Vec<_>>());
+            assert_eq!(
+                found.iter().map(|d| &d[..]).collect::<Vec<_>>(),
+                docs.iter().map(|d| d.as_bytes()).collect::<Vec<_>>()
+            );
             assert_eq!(parsed.command(), ("insert", Some("c")));
             assert!(parsed.documents("updates").is_none());
         }
@@ -349,7 +351,8 @@ mod tests {
         assert_eq!(parse(Builder::request(1, 8).body(&doc).finish()), MsgError::UnknownFlags(8));
         let twice = Builder::request(1, 0).body(&doc).sequence("a", none).sequence("a", none).finish();
         assert_eq!(parse(twice), MsgError::DuplicateSequence);
-        let three = Builder::request(1, 0).body(&doc).sequence("a", none).sequence("b", none).sequence("c", none).finish();
+        let three =
+            Builder::request(1, 0).body(&doc).sequence("a", none).sequence("b", none).sequence("c", none).finish();
         assert_eq!(parse(three), MsgError::TooManySequences);
         let mut kind = Builder::request(1, 0).body(&doc).finish().to_vec();
         kind[20] = 2;

@@ -58,7 +58,9 @@ impl OpQuery {
     pub fn body(&self) -> &RawDocument {
         let outer = document(self.message.bytes.get(self.document.clone()).unwrap_or_default());
         match outer.iter().next() {
-            Some(Ok((key, value))) if matches!(key.as_str(), "$query" | "query") => value.as_document().unwrap_or(outer),
+            Some(Ok((key, value))) if matches!(key.as_str(), "$query" | "query") => {
+                value.as_document().unwrap_or(outer)
+            }
             _ => outer,
         }
     }

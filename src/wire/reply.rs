@@ -1,8 +1,8 @@
 //! Replies of our own, in the shape that drivers expect.
 
 use super::Builder;
-use bson::raw::{RawArrayBuf, RawDocumentBuf};
 use bson::raw::cstr;
+use bson::raw::{RawArrayBuf, RawDocumentBuf};
 use bytes::Bytes;
 
 /// A failure as a client sees it.
