@@ -3,10 +3,19 @@
 //!
 //! The index is derived from the log: deleting it and replaying the log gives the same index.
 
+mod apply;
+mod error;
 mod guard;
+mod index;
+mod indexer;
 mod key;
 mod number;
+mod overlay;
 mod queue;
+mod row;
 
+pub use error::IndexError;
 pub use guard::{EntityGuard, Guards, NsGuard, NsGuards};
+pub use index::{Entry, Index, IndexOptions, Known};
+pub use indexer::Indexer;
 pub use key::{KeyError, MAX_DEPTH, MAX_PLAIN, key_of};

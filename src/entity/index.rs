@@ -1,0 +1,405 @@
+//! The entity index: for each entity its last `(epoch, seq)`, where its image lies in the log, the image's hash, alive or not;
+//! and the log's state (fingerprints, gaps), all as of one lsn.
+//!
+//! # Invariants
+//! - It is derived: rows, states and the applied lsn are written in one atomic batch, records in lsn order, so what is on disk
+//!   is always the fold of the log's records `1..=applied`. It is never synced for its own sake; a crash takes it back to an
+//!   earlier lsn, from where the caller replays.
+//! - An index of another log, or one that is ahead of the log's tail, is thrown away at open.
+//! - A reader sees its own stage: [`Index::get`] looks at what is staged first. Called under the entity's guard it gives the
+//!   entity's truth.
+//! - Drop is one row, whatever the number of entities: they are dead by comparison of lsn. Their `(epoch, seq)` stay, for ever.
+//! - After the first error of [`Index::apply`] all calls fail: no write goes on beside an index that stands still.
+//!
+//! # Control facts
+//! Drop, dropDatabase and rename take effect when they are applied, not when they are staged. Who writes one holds the
+//! exclusive namespace guard until [`Index::wait_applied`] of its lsn returned; the same for `Opened`.
+//!
+//! # Decisions
+//! The engine keeps its own files, so the files of this folder do not go through `disk`; nothing here is a promise to a client.
+
+use super::error::IndexError;
+use super::overlay::Overlay;
+use super::row::{self, NamespaceRow, Row};
+use crate::metrics::{GAPS_OPEN, INDEX_APPLIED_LSN, INDEX_REBUILDS};
+use crate::types::{Digest, EntityKey, Epoch, LogId, LogState, Lsn, Namespace, Seq};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use tokio::sync::watch;
+
+/// The folder inside the index's folder; its name is the version of the rows' layout.
+const LAYOUT: &str = "v1";
+/// How much of the newest rows the engine keeps in memory before it writes a table, in bytes.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// How long the engine's journal may grow, in bytes (its least).
+const JOURNAL_BYTES: u64 = 64 << 20;
+
+/// What the index knows of an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who counted last. `Epoch(0)` with `Seq(0)`: the entity came by a rename and has no record under this name.
+    pub epoch: Epoch,
+    /// The number of its last change under this name.
+    pub seq: Seq,
+    /// The record whose `after` is its image (after a rename: a record under the old name). `Lsn::ZERO` while staged.
+    pub lsn: Lsn,
+    /// Offset of that record's frame in its segment. 0 while staged.
+    pub offset: u64,
+    /// SHA-256 of its image; zeros when it is not alive.
+    pub sha: Digest,
+    /// It exists.
+    pub alive: bool,
+}
+
+impl Entry {
+    /// What to stage for a change that is on its way into the log. `after`: hash of the image, `None` for a deletion.
+    pub fn staged(epoch: Epoch, seq: Seq, after: Option<Digest>) -> Self {
+        let sha = after.unwrap_or(Digest([0; 32]));
+        Self { epoch, seq, lsn: Lsn::ZERO, offset: 0, sha, alive: after.is_some() }
+    }
+
+    /// The numbers of the entity's next change, counted by `epoch`; `last` is what the index has.
+    #[must_use]
+    pub fn next(last: Option<&Self>, epoch: Epoch) -> (Epoch, Seq) {
+        match last {
+            Some(last) if last.epoch >= epoch => (last.epoch, Seq(last.seq.0 + 1)),
+            _ => (epoch, Seq(1)),
+        }
+    }
+
+    /// It no longer exists; its numbers stay.
+    pub(super) fn buried(self) -> Self {
+        Self { alive: false, sha: Digest([0; 32]), ..self }
+    }
+}
+
+/// What the log knows of a namespace as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The log holds all of it.
+    pub complete: bool,
+}
+
+/// Settings of the index.
+#[derive(Clone, Debug)]
+pub struct IndexOptions {
+    /// Memory for blocks read from disk, in bytes.
+    pub cache_bytes: u64,
+}
+
+impl Default for IndexOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20 }
+    }
+}
+
+/// What is folded in memory; always as of `applied`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Folded {
+    pub(super) log: LogState,
+    /// The record that last emptied a namespace.
+    pub(super) dropped: HashMap<Namespace, Lsn>,
+    pub(super) applied: Lsn,
+}
+
+/// How far the index is, for those who wait.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    applied: Lsn,
+    stopped: Option<String>,
+}
+
+/// The index. All methods may be called from any thread; [`Index::apply`] from one at a time (others wait).
+pub struct Index {
+    pub(super) db: Database,
+    pub(super) entities: Keyspace,
+    pub(super) meta: Keyspace,
+    pub(super) overlay: Overlay,
+    pub(super) folded: RwLock<Folded>,
+    /// Held by whoever applies.
+    pub(super) writer: Mutex<()>,
+    progress: watch::Sender<Progress>,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index")
+            .field("applied", &self.applied())
+            .field("staged", &self.overlay.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Index {
+    /// Opens the index in `dir` of the log `log` whose last durable record is `tail`; makes an empty one where there is none, or where
+    /// it is of another log, ahead of the tail, or damaged. The caller then applies the records after [`Index::applied`].
+    ///
+    /// # Errors
+    /// Another process has it open, or the folder cannot be used.
+    pub fn open(dir: &Path, log: LogId, tail: Lsn, options: &IndexOptions) -> Result<Self, IndexError> {
+        let path = dir.join(LAYOUT);
+        let reason = match Self::load(&path, options) {
+            Ok((index, Some(found))) if found == log && index.applied() <= tail => return Ok(index.announced()),
+            Ok((index, None)) if index.applied() == Lsn::ZERO => return index.claim(log),
+            Ok((index, Some(found))) if found == log => {
+                format!("it is at record {}, the log ends at {tail}", index.applied())
+            }
+            Ok(_) => "it belongs to another log".to_owned(),
+            Err(error @ (IndexError::Locked { .. } | IndexError::Folder { .. })) => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(path = %path.display(), %reason, "the entity index is thrown away and rebuilt from the log");
+        INDEX_REBUILDS.inc();
+        wipe(&path)?;
+        Self::load(&path, options)?.0.claim(log)
+    }
+
+    fn load(path: &Path, options: &IndexOptions) -> Result<(Self, Option<LogId>), IndexError> {
+        std::fs::create_dir_all(path).map_err(|source| folder(path, "create", source))?;
+        let db = Database::builder(path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(2)
+            .open()
+            .map_err(|source| opening(path, source))?;
+        let rows = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let entities = db.keyspace("entities", rows).map_err(IndexError::engine("open entities"))?;
+        let meta = db.keyspace("meta", rows).map_err(IndexError::engine("open meta"))?;
+        let (folded, log) = read_meta(&meta)?;
+        let progress = watch::Sender::new(Progress { applied: folded.applied, stopped: None });
+        let (overlay, folded, writer) = (Overlay::new(), RwLock::new(folded), Mutex::new(()));
+        Ok((Self { db, entities, meta, overlay, folded, writer, progress }, log))
+    }
+
+    /// A new index becomes that of `log`.
+    fn claim(self, log: LogId) -> Result<Self, IndexError> {
+        self.meta.insert("log", log.0).map_err(IndexError::engine("write log id"))?;
+        Ok(self.announced())
+    }
+
+    fn announced(self) -> Self {
+        self.show(&self.folded.read());
+        self
+    }
+
+    /// The last record applied.
+    pub fn applied(&self) -> Lsn {
+        self.folded.read().applied
+    }
+
+    /// What is known of an entity: staged, else applied. `None`: the log never spoke of it.
+    ///
+    /// # Errors
+    /// The engine failed, or the index is stopped.
+    pub fn get(&self, ns: &Namespace, key: &EntityKey) -> Result<Option<Entry>, IndexError> {
+        self.healthy()?;
+        let id = (ns.clone(), key.clone());
+        match self.overlay.get(&id) {
+            Some(staged) => Ok(Some(staged)),
+            None => self.stored(ns, key),
+        }
+    }
+
+    /// The applied part of [`Index::get`].
+    fn stored(&self, ns: &Namespace, key: &EntityKey) -> Result<Option<Entry>, IndexError> {
+        let row_key = row::key(ns, key).ok_or_else(|| too_long(ns))?;
+        let Some(value) = self.entities.get(row_key).map_err(IndexError::engine("get"))? else { return Ok(None) };
+        let row = Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?;
+        Ok(Some(row.entry_after(self.dropped(ns))))
+    }
+
+    /// Notes a change that was handed to the log, under the entity's guard, so that the next holder sees it.
+    pub fn stage(&self, ns: &Namespace, key: &EntityKey, entry: Entry) {
+        self.overlay.stage((ns.clone(), key.clone()), entry);
+    }
+
+    /// What is known of an entity once everything staged of it now is applied: `lsn` and `offset` are then told.
+    ///
+    /// # Errors
+    /// The engine failed, or the index is stopped.
+    pub async fn settled(&self, ns: &Namespace, key: &EntityKey) -> Result<Option<Entry>, IndexError> {
+        let id = (ns.clone(), key.clone());
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.mark_unchanged();
+            if self.overlay.get(&id).is_none() {
+                return self.get(ns, key);
+            }
+            self.healthy()?;
+            if progress.changed().await.is_err() {
+                return self.get(ns, key); // The sender lives in `self`.
+            }
+        }
+    }
+
+    /// Waits until record `lsn` is applied.
+    ///
+    /// # Errors
+    /// The index is stopped.
+    pub async fn wait_applied(&self, lsn: Lsn) -> Result<(), IndexError> {
+        let mut progress = self.progress.subscribe();
+        // The sender lives in `self`, so the wait itself does not fail.
+        let _: Result<_, _> = progress.wait_for(|now| now.applied >= lsn || now.stopped.is_some()).await.map(|_| ());
+        if self.applied() >= lsn { Ok(()) } else { self.healthy() }
+    }
+
+    /// What the log knows of a namespace; `None`: nothing, it was never seen.
+    pub fn known(&self, ns: &Namespace) -> Option<Known> {
+        self.folded.read().log.namespaces.get(ns).map(|state| Known { complete: state.complete })
+    }
+
+    /// The fold of the log up to [`Index::applied`].
+    pub fn state(&self) -> LogState {
+        self.folded.read().log.clone()
+    }
+
+    /// The fold of the log and the lsn it stands at.
+    pub fn snapshot(&self) -> (Lsn, LogState) {
+        let folded = self.folded.read();
+        (folded.applied, folded.log.clone())
+    }
+
+    /// Entities of a namespace in key order, after `after`, at most `limit`: those applied (staged ones are not looked at), dead ones
+    /// included.
+    ///
+    /// # Errors
+    /// The engine failed, or a row is damaged.
+    pub fn scan(
+        &self,
+        ns: &Namespace,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Result<Vec<(EntityKey, Entry)>, IndexError> {
+        let prefix = row::prefix(ns, 0).ok_or_else(|| too_long(ns))?;
+        let dropped = self.dropped(ns);
+        let skip = after.map(|key| [prefix.as_slice(), key.as_bytes()].concat());
+        let rows = self.entities.range(skip.clone().unwrap_or_else(|| prefix.clone())..);
+        let mut out = Vec::with_capacity(limit.min(1024));
+        for guard in rows {
+            if out.len() == limit {
+                break;
+            }
+            let (row_key, value) = guard.into_inner().map_err(IndexError::engine("scan"))?;
+            let Some(key) = row_key.strip_prefix(prefix.as_slice()) else { break };
+            if skip.as_deref() == Some(&*row_key) {
+                continue;
+            }
+            let row = Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?;
+            out.push((EntityKey(key.into()), row.entry_after(dropped)));
+        }
+        Ok(out)
+    }
+
+    /// Every applied entity of every namespace, to compare one index with another.
+    ///
+    /// # Errors
+    /// The engine failed, or a row is damaged.
+    pub fn scan_all(&self, mut visit: impl FnMut(Namespace, EntityKey, Entry)) -> Result<(), IndexError> {
+        for guard in self.entities.iter() {
+            let (row_key, value) = guard.into_inner().map_err(IndexError::engine("scan"))?;
+            let (ns, key) = row::split_key(&row_key).ok_or(IndexError::Damaged { what: "entities" })?;
+            let row = Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?;
+            let entry = row.entry_after(self.dropped(&ns));
+            visit(ns, key, entry);
+        }
+        Ok(())
+    }
+
+    /// Entities staged and not yet applied.
+    pub fn staged(&self) -> usize {
+        self.overlay.len()
+    }
+
+    /// `Ok` as long as no error stopped the index.
+    ///
+    /// # Errors
+    /// [`IndexError::Stopped`] with the reason.
+    pub fn healthy(&self) -> Result<(), IndexError> {
+        match &self.progress.borrow().stopped {
+            Some(reason) => Err(IndexError::Stopped { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn dropped(&self, ns: &Namespace) -> Lsn {
+        self.folded.read().dropped.get(ns).copied().unwrap_or(Lsn::ZERO)
+    }
+
+    /// Wakes those who wait: `folded` is in force.
+    pub(super) fn publish(&self, applied: Lsn) {
+        self.progress.send_modify(|now| now.applied = applied);
+    }
+
+    /// From here on all calls fail.
+    pub(super) fn stop(&self, reason: &IndexError) {
+        tracing::error!(%reason, "the entity index stops; writes are refused until the sidecar is restarted");
+        self.progress.send_modify(|now| {
+            now.stopped.get_or_insert_with(|| reason.to_string());
+        });
+    }
+
+    pub(super) fn show(&self, folded: &Folded) {
+        INDEX_APPLIED_LSN.set(folded.applied.0);
+        GAPS_OPEN.set(u64::try_from(folded.log.gaps.len()).unwrap_or(0));
+    }
+}
+
+impl Row {
+    /// The entity as it is after its namespace was last emptied by record `dropped`.
+    pub(super) fn entry_after(&self, dropped: Lsn) -> Entry {
+        if self.entry.alive && self.at >= dropped { self.entry } else { self.entry.buried() }
+    }
+}
+
+fn read_meta(meta: &Keyspace) -> Result<(Folded, Option<LogId>), IndexError> {
+    const DAMAGED: IndexError = IndexError::Damaged { what: "meta" };
+    let mut folded = Folded::default();
+    let mut log = None;
+    for guard in meta.iter() {
+        let (key, value) = guard.into_inner().map_err(IndexError::engine("read meta"))?;
+        match &*key {
+            b"log" => log = Some(LogId(value.as_ref().try_into().map_err(|_: std::array::TryFromSliceError| DAMAGED)?)),
+            b"applied" => {
+                let bytes = value.as_ref().try_into().map_err(|_: std::array::TryFromSliceError| DAMAGED)?;
+                folded.applied = Lsn(u64::from_le_bytes(bytes));
+            }
+            [b'g', ..] => {
+                let gap = row::gap_id(&key).and_then(|id| row::decode_gap(id, &value)).ok_or(DAMAGED)?;
+                folded.log.gaps.insert(gap.id, gap);
+            }
+            [b'n', name @ ..] => {
+                let ns = Namespace::from_full(str::from_utf8(name).map_err(|_: std::str::Utf8Error| DAMAGED)?);
+                let NamespaceRow { state, dropped } = NamespaceRow::decode(&value).ok_or(DAMAGED)?;
+                folded.log.namespaces.insert(ns.clone(), state);
+                if dropped > Lsn::ZERO {
+                    folded.dropped.insert(ns, dropped);
+                }
+            }
+            _ => return Err(DAMAGED),
+        }
+    }
+    Ok((folded, log))
+}
+
+fn wipe(path: &Path) -> Result<(), IndexError> {
+    std::fs::remove_dir_all(path).map_err(|source| folder(path, "remove", source))
+}
+
+fn folder(path: &Path, op: &'static str, source: std::io::Error) -> IndexError {
+    IndexError::Folder { path: PathBuf::from(path), op, source }
+}
+
+/// Errors of opening that removing the folder would not cure are told apart from damage.
+fn opening(path: &Path, source: fjall::Error) -> IndexError {
+    match source {
+        fjall::Error::Locked => IndexError::Locked { path: PathBuf::from(path) },
+        fjall::Error::Io(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => folder(path, "open", source),
+        source => IndexError::Engine { op: "open", source },
+    }
+}
+
+pub(super) fn too_long(ns: &Namespace) -> IndexError {
+    IndexError::NamespaceTooLong { len: ns.as_str().len() }
+}
