@@ -1,1 +1,49 @@
-//! (being written)
+//! Health, metrics and control over HTTP/1, for people and machines beside the sidecar.
+//!
+//! | path | says |
+//! |---|---|
+//! | `GET /healthz` | 200: the process answers |
+//! | `GET /readyz` | 200 or 503 with the reasons, as text or (`Accept: application/json`) as JSON |
+//! | `GET /metrics` | the table of metrics in the Prometheus text format |
+//! | `GET /v1/status` | what a person wants to know now |
+//! | `GET /v1/windows` | the window ledger |
+//! | `POST /v1/cut?label=L` | closes a window; answers when it is durable at every sink |
+//!
+//! Promises: what it says is read at the moment of the request; a cut that is answered with 200 is durable; nothing here
+//! shows documents, keys or credentials.
+//!
+//! Does not: authenticate. So it listens on loopback unless a setting says otherwise, answers only to a `Host` that is
+//! this machine then, and takes no request that a web page made (`Origin`).
+
+mod routes;
+mod status;
+
+pub use routes::{AdminError, serve};
+pub use status::{CutAnswer, CutError, ExportStatus, GapRow, LogStatus, ProxyStatus, Ready, Reason, Status, WindowRow};
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+/// The answer of a cut, some time later.
+pub type CutFuture = Pin<Box<dyn Future<Output = Result<CutAnswer, CutError>> + Send>>;
+
+/// What the routes ask of the running sidecar.
+pub struct Control {
+    /// Why writes would not go through now; empty: they would.
+    pub reasons: Box<dyn Fn() -> Vec<Reason> + Send + Sync>,
+    /// What a person wants to know.
+    pub status: Box<dyn Fn() -> Status + Send + Sync>,
+    /// The window ledger, oldest first.
+    pub windows: Box<dyn Fn() -> Result<Vec<WindowRow>, String> + Send + Sync>,
+    /// Closes a window with a label.
+    pub cut: Box<dyn Fn(String) -> CutFuture + Send + Sync>,
+    /// Brings metrics up to date that nobody counts while nothing happens (ages, free space).
+    pub sample: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Control")
+    }
+}

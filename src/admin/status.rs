@@ -1,0 +1,168 @@
+//! What the admin address says, as values: the same types are written by the sidecar and read by `tidelog status`.
+
+use serde::{Deserialize, Serialize};
+
+/// Why the sidecar is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Reason {
+    /// `upstream`, `log`, `disk`, `sink` or `drain`.
+    pub part: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// The answer of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Ready {
+    /// Writes go through.
+    pub ready: bool,
+    /// Why not; empty when ready.
+    pub reasons: Vec<Reason>,
+}
+
+/// The answer of `/v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Status {
+    /// The version of the program.
+    pub version: String,
+    /// Writes go through.
+    pub ready: bool,
+    /// Why not; empty when ready.
+    pub reasons: Vec<Reason>,
+    /// Time since the start.
+    pub uptime_ms: u64,
+    /// The wire.
+    pub proxy: ProxyStatus,
+    /// The changelog.
+    pub log: LogStatus,
+    /// The sink.
+    pub export: ExportStatus,
+    /// What the log does not prove now.
+    pub gaps: Vec<GapRow>,
+}
+
+/// The wire between applications and the node.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ProxyStatus {
+    /// Where applications connect.
+    pub listen: String,
+    /// What they are told to connect to.
+    pub advertise: String,
+    /// The node.
+    pub upstream: String,
+    /// The node answers.
+    pub upstream_up: bool,
+    /// Client connections open.
+    pub connections: u64,
+    /// Message bytes in memory.
+    pub inflight_bytes: u64,
+    /// Write commands captured since the start.
+    pub write_commands: u64,
+    /// Hosts in hello replies that the advertise table does not name, since the start.
+    pub unknown_hosts: u64,
+}
+
+/// The changelog.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct LogStatus {
+    /// The log's identity.
+    pub id: String,
+    /// Its folder.
+    pub data: String,
+    /// When a record counts as durable.
+    pub durability: String,
+    /// The last durable record.
+    pub tail_lsn: u64,
+    /// The log's generation.
+    pub epoch: u32,
+    /// Segments on disk.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Free space of the folder's disk.
+    pub disk_free_bytes: u64,
+    /// A sync failed.
+    pub poisoned: bool,
+}
+
+/// The sink.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ExportStatus {
+    /// Its folder.
+    pub dir: String,
+    /// The last closed window; 0: none yet.
+    pub closed_window: u64,
+    /// The last window that is durable at the sink; 0: none yet.
+    pub exported_window: u64,
+    /// The sink's durable position in the log.
+    pub checkpoint_lsn: u64,
+    /// Durable records that the sink does not have yet.
+    pub lag_records: u64,
+    /// Age of the oldest of them.
+    pub lag_ms: u64,
+    /// Why the last delivery failed; empty: it did not.
+    pub error: String,
+}
+
+/// An open gap.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct GapRow {
+    /// Its number.
+    pub id: u64,
+    /// What is not proved.
+    pub ns: String,
+    /// Why, in one word.
+    pub cause: String,
+    /// For a person.
+    pub detail: String,
+    /// The record that opened it.
+    pub since_lsn: u64,
+    /// When, RFC 3339.
+    pub since: String,
+}
+
+/// A closed window.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct WindowRow {
+    /// Its number.
+    pub id: u64,
+    /// What closed it.
+    pub cause: String,
+    /// The label of an explicit cut.
+    pub label: String,
+    /// Its first record.
+    pub first_lsn: u64,
+    /// Its last record.
+    pub last_lsn: u64,
+    /// Records in it.
+    pub records: u64,
+    /// Bytes of its files; 0: not exported yet.
+    pub bytes: u64,
+    /// Wall time of its last record, RFC 3339.
+    pub last_wall: String,
+    /// It is durable at every sink.
+    pub exported: bool,
+}
+
+/// The answer of `/v1/cut`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct CutAnswer {
+    /// The window that holds everything acknowledged before the cut, durable at every sink.
+    pub window: u64,
+}
+
+/// A cut that did not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CutError {
+    /// The sidecar is ending, or its log or exporter has failed.
+    #[error("no window can be closed now: {0}")]
+    Unavailable(String),
+    /// The window is closed and will be exported, but was not within the time that a request may take.
+    #[error("window {window} is closed, but not durable at every sink yet: {why}")]
+    NotExported {
+        /// The window.
+        window: u64,
+        /// What is known of the delay.
+        why: String,
+    },
+}

@@ -1,0 +1,101 @@
+//! `tidelog status` and `tidelog cut`: ask the sidecar, print for people or as JSON.
+
+use super::CliError;
+use super::admin_client::{ask, quoted};
+use super::text::{Align, bytes, count, plain, span, table};
+use crate::admin::{CutAnswer, ExportStatus, GapRow, LogStatus, ProxyStatus, Status};
+use crate::config::Address;
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// How long an answer without work behind it may take.
+const QUICK: Duration = Duration::from_secs(10);
+/// How long a cut may take; the sidecar gives up before.
+const CUT: Duration = Duration::from_secs(150);
+
+/// Prints the status; it holds when the sidecar is ready.
+pub(super) fn status(admin: &Address, json: bool, out: &mut dyn Write) -> Result<(), CliError> {
+    let status: Status = ask(admin, "GET", "/v1/status", QUICK)?.json()?;
+    if json {
+        writeln!(out, "{}", serde_json::json!(status))?;
+    } else {
+        print(&status, out)?;
+    }
+    if status.ready { Ok(()) } else { Err(CliError::Failed("the sidecar is not ready".into())) }
+}
+
+fn print(status: &Status, out: &mut dyn Write) -> Result<(), CliError> {
+    let word = if status.ready { "ready" } else { "NOT READY" };
+    writeln!(out, "tidelog {}  {word}  up {}", status.version, span(status.uptime_ms))?;
+    for reason in &status.reasons {
+        writeln!(out, "  ! {}: {}", reason.part, plain(&reason.message))?;
+    }
+    print_proxy(&status.proxy, out)?;
+    print_log(&status.log, out)?;
+    print_export(&status.export, out)?;
+    print_gaps(&status.gaps, out)?;
+    Ok(())
+}
+
+fn print_proxy(proxy: &ProxyStatus, out: &mut dyn Write) -> io::Result<()> {
+    let answers = if proxy.upstream_up { "answers" } else { "DOES NOT ANSWER" };
+    let (listen, told, connections) = (&proxy.listen, &proxy.advertise, count(proxy.connections));
+    writeln!(out, "applications  {listen} (told {told}), {connections} connections")?;
+    writeln!(out, "node          {} {answers}, {} write commands", proxy.upstream, count(proxy.write_commands))?;
+    if proxy.unknown_hosts > 0 {
+        let times = count(proxy.unknown_hosts);
+        writeln!(
+            out,
+            "  ! {times} unknown hosts in hello replies: drivers could go around the sidecar; see proxy.hosts"
+        )?;
+    }
+    Ok(())
+}
+
+fn print_log(log: &LogStatus, out: &mut dyn Write) -> io::Result<()> {
+    let health = if log.poisoned { ", POISONED" } else { "" };
+    writeln!(out, "changelog     {} records, durability {}{health}", count(log.tail_lsn), log.durability)?;
+    let (size, free) = (bytes(log.bytes), bytes(log.disk_free_bytes));
+    writeln!(out, "              {}, {size} in {} segments, {free} free", log.data, count(log.segments))?;
+    writeln!(out, "              log {} epoch {}", log.id, log.epoch)
+}
+
+fn print_export(export: &ExportStatus, out: &mut dyn Write) -> io::Result<()> {
+    let behind = match export.lag_records {
+        0 => "nothing behind".to_owned(),
+        n => format!("{} records behind, the oldest {}", count(n), span(export.lag_ms)),
+    };
+    let (at, of) = (count(export.exported_window), count(export.closed_window));
+    writeln!(out, "export        window {at} of {of} at the sink, {behind}")?;
+    writeln!(out, "              {}", export.dir)?;
+    if !export.error.is_empty() {
+        writeln!(out, "  ! {}", plain(&export.error))?;
+    }
+    Ok(())
+}
+
+fn print_gaps(gaps: &[GapRow], out: &mut dyn Write) -> io::Result<()> {
+    if gaps.is_empty() {
+        return writeln!(out, "gaps          none open");
+    }
+    writeln!(out, "gaps          {} open: here the log does not prove what the store holds", gaps.len())?;
+    let row = |gap: &GapRow| {
+        let (ns, detail) = (plain(&gap.ns), plain(&gap.detail));
+        vec![gap.id.to_string(), ns, gap.cause.clone(), count(gap.since_lsn), gap.since.clone(), detail]
+    };
+    let rows: Vec<_> = gaps.iter().map(row).collect();
+    let (l, r) = (Align::Left, Align::Right);
+    table(out, &[("gap", r), ("namespace", l), ("cause", l), ("lsn", r), ("since", l), ("detail", l)], &rows)
+}
+
+/// Cuts and prints the window's id.
+pub(super) fn cut(admin: &Address, label: &str, json: bool, out: &mut dyn Write) -> Result<(), CliError> {
+    let path = format!("/v1/cut?label={}", quoted(label));
+    let answer: CutAnswer = ask(admin, "POST", &path, CUT)?.json()?;
+    if json {
+        writeln!(out, "{}", serde_json::json!(answer))?;
+    } else {
+        writeln!(out, "{}", answer.window)?;
+    }
+    Ok(())
+}
