@@ -228,7 +228,7 @@ impl Index {
         let mut folded = RwLockUpgradableReadGuard::upgrade(folded);
         folded.take(work.log, work.dropped, work.gaps);
         folded.applied = work.last;
-        self.show(&folded);
+        folded.show();
         drop(folded);
         for (id, epoch, seq) in &work.changed {
             self.overlay.applied(id, *epoch, *seq);

@@ -20,21 +20,13 @@
 
 use super::error::IndexError;
 use super::overlay::Overlay;
-use super::row::{self, NamespaceRow, Row};
-use crate::metrics::{GAPS_OPEN, INDEX_APPLIED_LSN, INDEX_REBUILDS};
-use crate::types::{Digest, EntityKey, Epoch, LogId, LogState, Lsn, Namespace, Seq};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use super::row::{self, Row};
+use crate::metrics::{GAPS_OPEN, INDEX_APPLIED_LSN};
+use crate::types::{Digest, EntityKey, Epoch, LogState, Lsn, Namespace, Seq};
+use fjall::{Database, Keyspace};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use tokio::sync::watch;
-
-/// The folder inside the index's folder; its name is the version of the rows' layout.
-const LAYOUT: &str = "v1";
-/// How much of the newest rows the engine keeps in memory before it writes a table, in bytes.
-const MEMTABLE_BYTES: u64 = 16 << 20;
-/// How long the engine's journal may grow, in bytes (its least).
-const JOURNAL_BYTES: u64 = 64 << 20;
 
 /// What the index knows of an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,11 +96,19 @@ pub(super) struct Folded {
     pub(super) applied: Lsn,
 }
 
+impl Folded {
+    /// Puts the numbers that people watch into the metrics.
+    pub(super) fn show(&self) {
+        INDEX_APPLIED_LSN.set(self.applied.0);
+        GAPS_OPEN.set(u64::try_from(self.log.gaps.len()).unwrap_or(0));
+    }
+}
+
 /// How far the index is, for those who wait.
 #[derive(Clone, Debug, Default)]
-struct Progress {
-    applied: Lsn,
-    stopped: Option<String>,
+pub(super) struct Progress {
+    pub(super) applied: Lsn,
+    pub(super) stopped: Option<String>,
 }
 
 /// The index. All methods may be called from any thread; [`Index::apply`] from one at a time (others wait).
@@ -120,7 +120,7 @@ pub struct Index {
     pub(super) folded: RwLock<Folded>,
     /// Held by whoever applies.
     pub(super) writer: Mutex<()>,
-    progress: watch::Sender<Progress>,
+    pub(super) progress: watch::Sender<Progress>,
 }
 
 impl std::fmt::Debug for Index {
@@ -133,57 +133,6 @@ impl std::fmt::Debug for Index {
 }
 
 impl Index {
-    /// Opens the index in `dir` of the log `log` whose last durable record is `tail`; makes an empty one where there is none, or where
-    /// it is of another log, ahead of the tail, or damaged. The caller then applies the records after [`Index::applied`].
-    ///
-    /// # Errors
-    /// Another process has it open, or the folder cannot be used.
-    pub fn open(dir: &Path, log: LogId, tail: Lsn, options: &IndexOptions) -> Result<Self, IndexError> {
-        let path = dir.join(LAYOUT);
-        let reason = match Self::load(&path, options) {
-            Ok((index, Some(found))) if found == log && index.applied() <= tail => return Ok(index.announced()),
-            Ok((index, None)) if index.applied() == Lsn::ZERO => return index.claim(log),
-            Ok((index, Some(found))) if found == log => {
-                format!("it is at record {}, the log ends at {tail}", index.applied())
-            }
-            Ok(_) => "it belongs to another log".to_owned(),
-            Err(error @ (IndexError::Locked { .. } | IndexError::Folder { .. })) => return Err(error),
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(path = %path.display(), %reason, "the entity index is thrown away and rebuilt from the log");
-        INDEX_REBUILDS.inc();
-        wipe(&path)?;
-        Self::load(&path, options)?.0.claim(log)
-    }
-
-    fn load(path: &Path, options: &IndexOptions) -> Result<(Self, Option<LogId>), IndexError> {
-        std::fs::create_dir_all(path).map_err(|source| folder(path, "create", source))?;
-        let db = Database::builder(path)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(2)
-            .open()
-            .map_err(|source| opening(path, source))?;
-        let rows = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let entities = db.keyspace("entities", rows).map_err(IndexError::engine("open entities"))?;
-        let meta = db.keyspace("meta", rows).map_err(IndexError::engine("open meta"))?;
-        let (folded, log) = read_meta(&meta)?;
-        let progress = watch::Sender::new(Progress { applied: folded.applied, stopped: None });
-        let (overlay, folded, writer) = (Overlay::new(), RwLock::new(folded), Mutex::new(()));
-        Ok((Self { db, entities, meta, overlay, folded, writer, progress }, log))
-    }
-
-    /// A new index becomes that of `log`.
-    fn claim(self, log: LogId) -> Result<Self, IndexError> {
-        self.meta.insert("log", log.0).map_err(IndexError::engine("write log id"))?;
-        Ok(self.announced())
-    }
-
-    fn announced(self) -> Self {
-        self.show(&self.folded.read());
-        self
-    }
-
     /// The last record applied.
     pub fn applied(&self) -> Lsn {
         self.folded.read().applied
@@ -240,9 +189,15 @@ impl Index {
     /// The index is stopped.
     pub async fn wait_applied(&self, lsn: Lsn) -> Result<(), IndexError> {
         let mut progress = self.progress.subscribe();
-        // The sender lives in `self`, so the wait itself does not fail.
-        let _: Result<_, _> = progress.wait_for(|now| now.applied >= lsn || now.stopped.is_some()).await.map(|_| ());
-        if self.applied() >= lsn { Ok(()) } else { self.healthy() }
+        loop {
+            if self.applied() >= lsn {
+                return Ok(());
+            }
+            self.healthy()?;
+            if progress.changed().await.is_err() {
+                return self.healthy(); // The sender lives in `self`.
+            }
+        }
     }
 
     /// What the log knows of a namespace; `None`: nothing, it was never seen.
@@ -339,64 +294,12 @@ impl Index {
             now.stopped.get_or_insert_with(|| reason.to_string());
         });
     }
-
-    pub(super) fn show(&self, folded: &Folded) {
-        INDEX_APPLIED_LSN.set(folded.applied.0);
-        GAPS_OPEN.set(u64::try_from(folded.log.gaps.len()).unwrap_or(0));
-    }
 }
 
 impl Row {
     /// The entity as it is after its namespace was last emptied by record `dropped`.
     pub(super) fn entry_after(&self, dropped: Lsn) -> Entry {
         if self.entry.alive && self.at >= dropped { self.entry } else { self.entry.buried() }
-    }
-}
-
-fn read_meta(meta: &Keyspace) -> Result<(Folded, Option<LogId>), IndexError> {
-    const DAMAGED: IndexError = IndexError::Damaged { what: "meta" };
-    let mut folded = Folded::default();
-    let mut log = None;
-    for guard in meta.iter() {
-        let (key, value) = guard.into_inner().map_err(IndexError::engine("read meta"))?;
-        match &*key {
-            b"log" => log = Some(LogId(value.as_ref().try_into().map_err(|_: std::array::TryFromSliceError| DAMAGED)?)),
-            b"applied" => {
-                let bytes = value.as_ref().try_into().map_err(|_: std::array::TryFromSliceError| DAMAGED)?;
-                folded.applied = Lsn(u64::from_le_bytes(bytes));
-            }
-            [b'g', ..] => {
-                let gap = row::gap_id(&key).and_then(|id| row::decode_gap(id, &value)).ok_or(DAMAGED)?;
-                folded.log.gaps.insert(gap.id, gap);
-            }
-            [b'n', name @ ..] => {
-                let ns = Namespace::from_full(str::from_utf8(name).map_err(|_: std::str::Utf8Error| DAMAGED)?);
-                let NamespaceRow { state, dropped } = NamespaceRow::decode(&value).ok_or(DAMAGED)?;
-                folded.log.namespaces.insert(ns.clone(), state);
-                if dropped > Lsn::ZERO {
-                    folded.dropped.insert(ns, dropped);
-                }
-            }
-            _ => return Err(DAMAGED),
-        }
-    }
-    Ok((folded, log))
-}
-
-fn wipe(path: &Path) -> Result<(), IndexError> {
-    std::fs::remove_dir_all(path).map_err(|source| folder(path, "remove", source))
-}
-
-fn folder(path: &Path, op: &'static str, source: std::io::Error) -> IndexError {
-    IndexError::Folder { path: PathBuf::from(path), op, source }
-}
-
-/// Errors of opening that removing the folder would not cure are told apart from damage.
-fn opening(path: &Path, source: fjall::Error) -> IndexError {
-    match source {
-        fjall::Error::Locked => IndexError::Locked { path: PathBuf::from(path) },
-        fjall::Error::Io(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => folder(path, "open", source),
-        source => IndexError::Engine { op: "open", source },
     }
 }
 

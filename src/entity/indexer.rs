@@ -11,6 +11,9 @@ const QUEUE_GROUPS: usize = 64;
 /// Waiting groups are applied together up to about that many records.
 const BATCH_RECORDS: usize = 8192;
 
+/// What the log calls with each durable group.
+pub type Observer = Box<dyn FnMut(&[Committed]) + Send>;
+
 /// Makes the indexer.
 #[derive(Debug)]
 pub struct Indexer;
@@ -21,12 +24,12 @@ impl Indexer {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn spawn(index: Arc<Index>) -> std::io::Result<Box<dyn FnMut(&[Committed]) + Send>> {
+    pub fn spawn(index: Arc<Index>) -> std::io::Result<Observer> {
         let (hand_over, groups) = sync_channel::<Vec<Step>>(QUEUE_GROUPS);
         std::thread::Builder::new().name("tidelog-index".to_owned()).spawn(move || run(&index, &groups))?;
         Ok(Box::new(move |group| {
             // Fails only when the index is stopped, which refuses further writes by itself; the log goes on.
-            let _: Result<(), _> = hand_over.send(group.iter().map(Step::of).collect());
+            hand_over.send(group.iter().map(Step::of).collect()).ok();
         }))
     }
 }

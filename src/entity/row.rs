@@ -26,16 +26,15 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn encode(&self) -> [u8; 69] {
-        let mut out = [0; 69];
-        let mut at = out.as_mut_slice();
-        put(&mut at, &self.entry.epoch.0.to_le_bytes());
-        put(&mut at, &self.entry.seq.0.to_le_bytes());
-        put(&mut at, &self.entry.lsn.0.to_le_bytes());
-        put(&mut at, &self.entry.offset.to_le_bytes());
-        put(&mut at, &self.at.0.to_le_bytes());
-        put(&mut at, &[u8::from(self.entry.alive)]);
-        put(&mut at, &self.entry.sha.0);
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(69);
+        out.extend(self.entry.epoch.0.to_le_bytes());
+        out.extend(self.entry.seq.0.to_le_bytes());
+        out.extend(self.entry.lsn.0.to_le_bytes());
+        out.extend(self.entry.offset.to_le_bytes());
+        out.extend(self.at.0.to_le_bytes());
+        out.push(u8::from(self.entry.alive));
+        out.extend(self.entry.sha.0);
         out
     }
 
@@ -134,14 +133,6 @@ pub(super) fn gap_key(id: u64) -> Vec<u8> {
 #[expect(clippy::big_endian_bytes, reason = "keys are bytes that sort")]
 pub(super) fn gap_id(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.strip_prefix(b"g")?.try_into().ok()?))
-}
-
-/// Copies `bytes` to the front of what is left. Callers' sizes add up by construction.
-fn put(at: &mut &mut [u8], bytes: &[u8]) {
-    if let Some((to, rest)) = std::mem::take(at).split_at_mut_checked(bytes.len()) {
-        to.copy_from_slice(bytes);
-        *at = rest;
-    }
 }
 
 fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
