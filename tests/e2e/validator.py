@@ -36,7 +36,7 @@ class Record:
         self.fields = ejson.parse(line)
         self.lsn = int(self.get("lsn"))
         self.control = self.get("control")
-        self.hlc = int(self.get("hlc"))
+        self.hlc = int(self.get("hlc"), 16)
         if self.control is None:
             self.ns, self.key, self.op = self.get("ns"), self.get("key"), self.get("op")
             self.epoch, self.seq = int(self.get("epoch")), int(self.get("seq"))
@@ -142,17 +142,17 @@ class Fold:
         self.ops[f"control:{kind}"] += 1
         if kind == "drop":
             self._clear(lambda ns: ns == r.get("ns"))
-        elif kind in ("drop_database", "dropDatabase"):
+        elif kind == "dropDatabase":
             self._clear(lambda ns: ns.split(".", 1)[0] == r.get("db"))
         elif kind == "rename":
             self._rename(r.get("from"), r.get("to"))
         elif kind == "opened":
             self.complete[r.get("ns")] = bool(r.get("complete"))
-        elif kind in ("gap_opened", "gapOpened"):
-            self.gaps[int(r.get("id"))] = r.fields.plain()
-        elif kind in ("gap_closed", "gapClosed"):
-            self.gaps.pop(int(r.get("id")), None)
-        elif kind not in ("create", "coll_mod", "collMod", "started"):
+        elif kind == "gapOpened":
+            self.gaps[r.get("gap")] = r.fields.plain()
+        elif kind == "gapClosed":
+            expect(self.gaps.pop(r.get("gap"), None) is not None, "a gap closes that was not open")
+        elif kind not in ("create", "collMod", "started"):
             raise Broken(f"unknown control {kind!r}")
 
     def _clear(self, gone) -> None:
@@ -243,7 +243,7 @@ def check_window(fold: Fold, window: pathlib.Path, manifest: dict, number: int, 
 def check_ranges(manifest: dict, first: int, last: int, clocks: list[int]) -> None:
     expect(manifest["first_lsn"] == first and manifest["last_lsn"] == last, f"lsn range, found {first}..{last}")
     if clocks:
-        expect(int(manifest["first_hlc"]) == clocks[0] and int(manifest["last_hlc"]) == clocks[-1], "clock range")
+        expect(int(manifest["first_hlc"], 16) == clocks[0] and int(manifest["last_hlc"], 16) == clocks[-1], "clock range")
 
 
 def check_counts(manifest: dict, counts: Counter) -> None:
