@@ -168,6 +168,21 @@ pub trait Disk: Send + Sync + Debug {
     /// `WouldBlock` when another holds it, naming who; else what the system said.
     fn lock(&self, path: &Path) -> io::Result<Lock>;
 
+    /// Makes a folder and those above it durably; one that is there is left alone. If a sync fails, the folder that it was
+    /// for is taken away again, so that a second try makes (and syncs) it anew.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        if self.exists(dir)? {
+            return Ok(());
+        }
+        let above = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.make_dir(above)?;
+        self.create_dir_all(dir)?;
+        self.sync_dir(above).or_else(|error| self.remove_dir_all(dir).and(Err(error)))
+    }
+
     /// Puts `bytes` under the name `path` durably: temporary file beside it, fsync, rename, fsync of the folder. Whenever
     /// it is cut, the old or the new bytes are there. One writer for each name.
     ///

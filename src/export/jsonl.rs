@@ -7,7 +7,7 @@
 //! exact (see [`ejson`](super::ejson)), or for each image when [`Bson::Always`] was asked for.
 
 use super::ejson::{self, Fidelity, text};
-use crate::types::{Body, Change, Control, Digest, Image, LogId, Origin, Record, RetryId};
+use crate::types::{Body, Change, Control, Digest, Hlc, Image, LogId, Origin, Record, RetryId};
 use bson::raw::RawBsonRef;
 use bson::{RawBson, RawDocumentBuf, cstr};
 use sha2::{Digest as _, Sha256};
@@ -162,12 +162,12 @@ fn control(out: &mut Vec<u8>, record: &Record, fact: &Control) {
             text_field(out, "to", to.as_str());
         }
         Control::GapOpened { id, ns, cause, detail } => {
-            number(out, "gap", *id);
+            number(out, "id", *id);
             text_field(out, "ns", ns.as_str());
             text_field(out, "cause", cause);
             text_field(out, "detail", detail);
         }
-        Control::GapClosed { id } => number(out, "gap", *id),
+        Control::GapClosed { id } => number(out, "id", *id),
         Control::Started { version } => text_field(out, "version", version),
     }
     times(out, record);
@@ -215,7 +215,7 @@ fn digest(out: &mut Vec<u8>, digest: Option<Digest>) {
     }
 }
 
-/// `hlc` as 16 hex digits (they sort, and no reader rounds them) and `wall`.
+/// `hlc` as decimal text (no reader rounds it) and `wall`.
 fn times(out: &mut Vec<u8>, record: &Record) {
     name(out, "hlc");
     hlc(out, record.hlc);
@@ -223,12 +223,10 @@ fn times(out: &mut Vec<u8>, record: &Record) {
     text::wall(out, record.wall_ms);
 }
 
-/// A hybrid clock as quoted hex.
-pub(super) fn hlc(out: &mut Vec<u8>, hlc: crate::types::Hlc) {
+/// A hybrid clock as quoted decimal.
+fn hlc(out: &mut Vec<u8>, hlc: Hlc) {
     out.push(b'"');
-    for shift in (0..8).rev() {
-        text::hex(out, &[u8::try_from(hlc.0 >> (shift * 8) & 0xff).unwrap_or(0)]);
-    }
+    text::unsigned(out, hlc.0);
     out.push(b'"');
 }
 

@@ -7,7 +7,7 @@ mod image;
 mod record;
 mod state;
 
-pub use ids::{EntityKey, Epoch, Hlc, LogId, Lsn, Namespace, Seq};
+pub use ids::{EntityKey, Epoch, Hlc, LogId, Lsn, Namespace, Seq, WindowId};
 pub use image::{Digest, Image};
 pub use record::{Body, Change, Committed, Control, Draft, Op, Origin, Record, RetryId};
 pub use state::{Gap, LogState, NamespaceState};

@@ -1,0 +1,165 @@
+//! What a window says of itself: `manifest.json`, written last; without it the window does not exist.
+//!
+//! Promises: the same window gives the same bytes (nothing in it depends on when, where or how often it was exported); each
+//! manifest holds the SHA-256 of the one before, so the newest one vouches for all. `deploy/docs/manifest.md` names the
+//! fields.
+
+use super::ejson::text;
+use super::jsonl::control_words;
+use super::ledger::Window;
+use crate::types::{Body, Digest, Gap, Hlc, LogId, LogState, Record};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Version of the manifest's and the lines' form.
+pub const FORMAT: u32 = 1;
+
+/// The fields of `manifest.json`, in their order.
+#[derive(Clone, Debug, Serialize)]
+pub struct Manifest {
+    format: u32,
+    log: String,
+    window: u64,
+    cause: &'static str,
+    label: Option<String>,
+    records: u64,
+    first_lsn: u64,
+    last_lsn: u64,
+    first_hlc: Option<String>,
+    last_hlc: Option<String>,
+    first_wall: Option<String>,
+    last_wall: Option<String>,
+    counts: Counts,
+    files: Vec<FileEntry>,
+    namespaces: Vec<NamespaceEntry>,
+    gaps: Vec<GapEntry>,
+    previous_manifest_sha256: Option<String>,
+}
+
+/// A file of the window.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileEntry {
+    /// Its name beside the manifest.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Lines in it.
+    pub records: u64,
+    /// SHA-256 of its bytes, hex.
+    pub sha256: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct NamespaceEntry {
+    ns: String,
+    alive: u64,
+    fingerprint: String,
+    complete: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct GapEntry {
+    id: u64,
+    ns: String,
+    cause: String,
+    detail: String,
+    since_lsn: u64,
+    since: String,
+}
+
+/// Records by namespace (or database; empty: the whole log) and by operation or control word.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Counts(BTreeMap<String, BTreeMap<&'static str, u64>>);
+
+impl Counts {
+    /// Takes one record in.
+    pub fn add(&mut self, record: &Record) {
+        let (word, about) = match &record.body {
+            Body::Change(change) => (change.op.name(), change.ns.as_str()),
+            Body::Control(fact) => control_words(fact),
+        };
+        if let Some(known) = self.0.get_mut(about) {
+            *known.entry(word).or_default() += 1;
+        } else {
+            self.0.entry(about.to_owned()).or_default().insert(word, 1);
+        }
+    }
+}
+
+impl Manifest {
+    /// Puts together what the ledger says of a window, the state at its end, what its lines held, and the hash of the
+    /// manifest before.
+    pub fn new(
+        log: LogId,
+        window: &Window,
+        state: &LogState,
+        content: (Counts, Vec<FileEntry>),
+        previous: Option<Digest>,
+    ) -> Self {
+        let clocks = window.clocks.as_ref();
+        let (counts, files) = content;
+        Self {
+            format: FORMAT,
+            log: log.to_string(),
+            window: window.id.0,
+            cause: window.cause.name(),
+            label: window.label.clone(),
+            records: window.records(),
+            first_lsn: window.first.0,
+            last_lsn: window.last.0,
+            first_hlc: clocks.map(|c| hlc(c.first_hlc)),
+            last_hlc: clocks.map(|c| hlc(c.last_hlc)),
+            first_wall: clocks.map(|c| wall(c.first_wall_ms)),
+            last_wall: clocks.map(|c| wall(c.last_wall_ms)),
+            counts,
+            files,
+            namespaces: namespaces(state),
+            gaps: state.gaps.values().map(gap).collect(),
+            previous_manifest_sha256: previous.map(|sha| sha.to_string()),
+        }
+    }
+
+    /// The bytes of `manifest.json`: JSON, indented by two, with a newline at the end.
+    ///
+    /// # Errors
+    /// None that can happen: the fields are strings, numbers and maps with text keys.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+fn namespaces(state: &LogState) -> Vec<NamespaceEntry> {
+    let entry = |(ns, state): (&crate::types::Namespace, &crate::types::NamespaceState)| NamespaceEntry {
+        ns: ns.as_str().to_owned(),
+        alive: state.alive,
+        fingerprint: hex::encode(state.sum),
+        complete: state.complete,
+    };
+    state.namespaces.iter().map(entry).collect()
+}
+
+fn gap(gap: &Gap) -> GapEntry {
+    GapEntry {
+        id: gap.id,
+        ns: gap.ns.as_str().to_owned(),
+        cause: gap.cause.clone(),
+        detail: gap.detail.clone(),
+        since_lsn: gap.since.0,
+        since: wall(gap.since_ms),
+    }
+}
+
+/// Decimal text: 64 bits do not survive every JSON reader.
+fn hlc(hlc: Hlc) -> String {
+    hlc.0.to_string()
+}
+
+/// A wall time as it stands in the records.
+pub(super) fn wall(ms: i64) -> String {
+    let mut out = Vec::with_capacity(26);
+    text::wall(&mut out, ms);
+    String::from_utf8_lossy(&out).trim_matches('"').to_owned()
+}

@@ -1,0 +1,186 @@
+//! Windows as folders of a local file system: `window-0000000001/records.jsonl`, `manifest.json`.
+//!
+//! # How a window becomes durable
+//! 1. Its folder is made (anew if it has no manifest), and the export folder synced.
+//! 2. Each file is written as `name.tmp` and fsynced.
+//! 3. If a manifest is there already it must be the same, byte for byte, and so must the files; otherwise the sink stops.
+//!    The same: all that follows is done again, since a sync may have failed the last time.
+//! 4. The files get their names, the folder is synced; then the manifest the same way. Without it the window does not exist.
+//! 5. The manifest is read back and compared, and the lengths of the files.
+//!
+//! `tidelog.json` at the top says whose folder this is, so that an empty mount point or another log's folder is noticed
+//! before anything is written.
+
+use super::staging::TEMPORARY;
+use super::{SealedFile, SinkError, Staging};
+use crate::disk::Disk;
+use crate::types::{Digest, LogId, WindowId};
+use sha2::{Digest as _, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const MARK: &str = "tidelog.json";
+const MANIFEST: &str = "manifest.json";
+
+/// What is known of a folder before it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The last window proved durable, and the SHA-256 of its manifest.
+    pub delivered: Option<(WindowId, Digest)>,
+    /// The last window that the log closed.
+    pub closed: WindowId,
+}
+
+/// An export folder.
+#[derive(Debug)]
+pub struct Folder {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+}
+
+impl Folder {
+    /// Opens (or makes and marks) the export folder of `log`, checks it against what is known, and removes what a killed run
+    /// left behind.
+    ///
+    /// # Errors
+    /// A folder that is not this log's, or that has other windows than the log knows; or what the system said.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, log: LogId, known: Position) -> Result<Self, SinkError> {
+        let this = Self { disk, dir: dir.to_owned() };
+        this.mark(log, known)?;
+        for window in this.windows()? {
+            this.look(window, known)?;
+        }
+        Ok(this)
+    }
+
+    /// Starts the one file `name` of a window. What stands there without a manifest is removed: it is no window.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn stage(&self, window: WindowId, name: &str) -> Result<Staging, SinkError> {
+        let dir = self.window_dir(window);
+        if !self.disk.exists(&dir.join(MANIFEST))? {
+            self.disk.remove_dir_all(&dir)?;
+        }
+        self.disk.make_dir(&dir)?;
+        Staging::new(&*self.disk, &dir, name)
+    }
+
+    /// Ends a window whose files are sealed: on ok it is durable, and the SHA-256 of its manifest is told.
+    ///
+    /// # Errors
+    /// A window that is there with other contents, bytes that do not read back, or what the system said.
+    pub fn finish(&self, window: WindowId, files: &[SealedFile], manifest: &[u8]) -> Result<Digest, SinkError> {
+        let dir = self.window_dir(window);
+        self.check_same(window, files, manifest)?;
+        for file in files {
+            self.disk.rename(&dir.join(format!("{}{TEMPORARY}", file.name)), &dir.join(&file.name))?;
+        }
+        self.disk.sync_dir(&dir)?;
+        self.disk.replace(&dir.join(MANIFEST), manifest)?;
+        self.disk.sync_dir(&self.dir)?;
+        self.prove(window, files, manifest)
+    }
+
+    fn prove(&self, window: WindowId, files: &[SealedFile], manifest: &[u8]) -> Result<Digest, SinkError> {
+        let dir = self.window_dir(window);
+        for file in files {
+            let path = dir.join(&file.name);
+            if self.disk.open_read(&path)?.len()? != file.bytes {
+                return Err(SinkError::NotProved { path });
+            }
+        }
+        let path = dir.join(MANIFEST);
+        let found = self.disk.read(&path)?;
+        if found == manifest { Ok(Digest::of(&found)) } else { Err(SinkError::NotProved { path }) }
+    }
+
+    /// A window that has a manifest must be the one that is about to be delivered.
+    fn check_same(&self, window: WindowId, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
+        let dir = self.window_dir(window);
+        let path = dir.join(MANIFEST);
+        if !self.disk.exists(&path)? {
+            return Ok(());
+        }
+        if self.disk.read(&path)? != manifest {
+            return Err(SinkError::Conflict { window, path });
+        }
+        for file in files {
+            let path = dir.join(&file.name);
+            if !self.disk.exists(&path)? || self.hash(&path)? != file.sha256 {
+                return Err(SinkError::Conflict { window, path });
+            }
+        }
+        Ok(())
+    }
+
+    fn hash(&self, path: &Path) -> Result<Digest, SinkError> {
+        let file = self.disk.open_read(path)?;
+        let (mut hash, mut buffer, mut at) = (Sha256::new(), vec![0; 1 << 18], 0u64);
+        loop {
+            let got = file.read_at(at, &mut buffer)?;
+            if got == 0 {
+                return Ok(Digest(hash.finalize().into()));
+            }
+            hash.update(buffer.get(..got).unwrap_or_default());
+            at += got as u64;
+        }
+    }
+
+    fn mark(&self, log: LogId, known: Position) -> Result<(), SinkError> {
+        let path = self.dir.join(MARK);
+        let ours = format!("{{\n  \"format\": 1,\n  \"log\": \"{log}\"\n}}\n");
+        if self.disk.exists(&path)? {
+            let found = self.disk.read(&path)?;
+            if found == ours.as_bytes() {
+                return Ok(());
+            }
+            let found = String::from_utf8_lossy(&found).split_whitespace().collect::<Vec<_>>().join(" ");
+            return Err(SinkError::Foreign { dir: self.dir.clone(), found, ours: log });
+        }
+        if let Some((delivered, _)) = known.delivered {
+            return Err(SinkError::Vanished { dir: self.dir.clone(), delivered });
+        }
+        self.disk.make_dir(&self.dir)?;
+        if !self.windows()?.is_empty() {
+            return Err(SinkError::Unmarked { dir: self.dir.clone() });
+        }
+        Ok(self.disk.replace(&path, ours.as_bytes())?)
+    }
+
+    /// Checks one window found at the start.
+    fn look(&self, window: WindowId, known: Position) -> Result<(), SinkError> {
+        let (delivered, sha) = known.delivered.map_or((WindowId::ZERO, None), |(id, sha)| (id, Some(sha)));
+        if window < delivered {
+            return Ok(());
+        }
+        let dir = self.window_dir(window);
+        for name in self.disk.list(&dir)?.iter().filter(|name| name.ends_with(TEMPORARY)) {
+            self.disk.remove(&dir.join(name))?;
+        }
+        let path = dir.join(MANIFEST);
+        if !self.disk.exists(&path)? {
+            return Ok(());
+        }
+        if window > known.closed {
+            return Err(SinkError::Ahead { window, closed: known.closed });
+        }
+        if window == delivered && sha != Some(Digest::of(&self.disk.read(&path)?)) {
+            return Err(SinkError::Conflict { window, path });
+        }
+        Ok(())
+    }
+
+    /// Windows found, in order.
+    fn windows(&self) -> Result<Vec<WindowId>, SinkError> {
+        let number = |name: &String| name.strip_prefix("window-")?.parse().ok().map(WindowId);
+        Ok(self.disk.list(&self.dir)?.iter().filter_map(number).collect())
+    }
+
+    fn window_dir(&self, window: WindowId) -> PathBuf {
+        self.dir.join(format!("window-{:010}", window.0))
+    }
+}
+
+#[cfg(test)]
+mod tests;
