@@ -9,8 +9,11 @@
 use crate::wire::frame::opcode;
 use crate::wire::{Builder, FrameError, Header, Limits, Message, MsgError, OpMsg};
 use bson::raw::{RawDocumentBuf, cstr};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -61,6 +64,15 @@ pub enum UpstreamError {
         /// What came.
         opcode: i32,
     },
+    /// It is no primary (any more): a connection whose client wants no reply is closed for that, as the node itself does.
+    #[error("the store is not primary (code {code})")]
+    NotPrimary {
+        /// The code of its reply.
+        code: i32,
+    },
+    /// A message that answers nothing.
+    #[error("the store sent a message where none was asked for")]
+    Unasked,
     /// A reply to something else.
     #[error("the store answered request {got} where {expected} was asked")]
     OutOfStep {
@@ -134,7 +146,7 @@ impl Upstream {
                 self.shrink();
                 return Ok(message);
             }
-            self.fill().await?;
+            self.fill(0).await?;
         }
     }
 
@@ -198,33 +210,53 @@ impl Upstream {
         self.limits = limits;
     }
 
-    /// The header of the next message, with at least `want` of its bytes (or all of them) in [`parts`](Self::parts)' buffer.
+    /// The header of the next message, once `want` of its bytes (or all of them) are in [`unread`](Self::unread).
     ///
     /// # Errors
-    /// As [`recv`](Self::recv).
-    pub async fn peek(&mut self, want: usize) -> Result<Header, UpstreamError> {
-        loop {
-            if let Some(header) = Header::parse(&self.buf, self.limits)?
-                && self.buf.len() >= want.min(header.size())
-            {
-                return Ok(header);
-            }
-            self.fill().await?;
-        }
+    /// [`UpstreamError::Frame`].
+    pub fn head(&self, want: usize) -> Result<Option<Header>, UpstreamError> {
+        let header = Header::parse(&self.buf, self.limits)?;
+        Ok(header.filter(|header| self.buf.len() >= want.min(header.size())))
     }
 
-    /// The socket and the bytes read from it but not taken, for who passes bytes on without looking at them.
-    pub fn parts(&mut self) -> (&mut TcpStream, &mut BytesMut) {
-        (&mut self.stream, &mut self.buf)
+    /// What was read and not yet taken.
+    pub fn unread(&self) -> &[u8] {
+        &self.buf
     }
 
-    /// Reads more bytes into the buffer.
-    async fn fill(&mut self) -> Result<(), UpstreamError> {
-        self.buf.reserve(READ_BYTES);
-        if self.stream.read_buf(&mut self.buf).await? == 0 {
-            return Err(UpstreamError::Closed { within: !self.buf.is_empty() });
-        }
-        Ok(())
+    /// Takes the first `n` bytes of [`unread`](Self::unread).
+    pub fn consume(&mut self, n: usize) {
+        self.buf.advance(n.min(self.buf.len()));
+        self.shrink();
+    }
+
+    /// Reads more bytes; `room` is how many are expected at least.
+    ///
+    /// # Errors
+    /// When the connection fails or is closed.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Result<(), UpstreamError>> {
+        self.buf.reserve(room.clamp(READ_BYTES, KEEP_BYTES));
+        Poll::Ready(match ready!(pin!(self.stream.read_buf(&mut self.buf)).poll(cx)) {
+            Ok(0) => Err(UpstreamError::Closed { within: !self.buf.is_empty() }),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Is ready only when something is wrong: nothing is to come from the node while no request is under way.
+    pub fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+        Poll::Ready(match ready!(self.poll_fill(cx, 0)) {
+            Ok(()) => UpstreamError::Unasked,
+            Err(error) => error,
+        })
+    }
+
+    /// Reads more bytes into the buffer; `room` is how many are expected at least.
+    ///
+    /// # Errors
+    /// When the connection fails or is closed.
+    pub async fn fill(&mut self, room: usize) -> Result<(), UpstreamError> {
+        poll_fn(|cx| self.poll_fill(cx, room)).await
     }
 
     fn shrink(&mut self) {

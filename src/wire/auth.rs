@@ -59,6 +59,12 @@ pub fn step(reply: &RawDocument) -> Step {
     }
 }
 
+/// Reads `speculativeAuthenticate` of a hello reply: it has no `ok` of its own; that it is there says that all went well.
+pub fn speculative_step(reply: &RawDocument) -> Step {
+    let done = || Step::Done(reply.get_str("user").ok().map(|user| clean(user, MAX_NAME)));
+    if matches!(reply.get_bool("done"), Ok(false)) { Step::Continues } else { done() }
+}
+
 /// `ok` of a reply is 1, of whatever number type.
 pub fn is_ok(reply: &RawDocument) -> bool {
     match reply.get("ok") {
@@ -112,5 +118,10 @@ mod tests {
         assert_eq!(step(&rawdoc! { "ok": 1.0, "done": true }), Step::Done(None));
         assert_eq!(step(&rawdoc! { "ok": 1, "user": "CN=x", "dbname": "$external" }), Step::Done(Some("CN=x".into())));
         assert_eq!(step(&rawdoc! { "ok": 0.0, "code": 18 }), Step::Failed);
+        assert_eq!(speculative_step(&rawdoc! { "conversationId": 1, "done": false }), Step::Continues);
+        assert_eq!(
+            speculative_step(&rawdoc! { "dbname": "$external", "user": "CN=x" }),
+            Step::Done(Some("CN=x".into()))
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use super::frame::{HEADER_LEN, Header, opcode};
 use super::msg::{OpMsg, flag};
-use bson::raw::{RawDocument, RawDocumentBuf};
+use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Puts an `OP_MSG` together. Lengths are filled in by [`finish`](Self::finish); no checksum is written.
@@ -84,6 +84,38 @@ impl OpMsg {
     }
 }
 
+/// An unacknowledged write (`moreToCome`, `writeConcern.w: 0`) as one that is answered: `w` becomes 1, the flag goes. `None`: it
+/// is one already. Some stores answer `moreToCome` all the same; so it never goes upstream.
+///
+/// # Errors
+/// When the body is not well formed.
+pub fn acknowledged(request: &OpMsg) -> bson::error::Result<Option<Bytes>> {
+    let concern = request.body().get("writeConcern")?.and_then(RawBsonRef::as_document);
+    let zero = match concern {
+        Some(concern) => is_zero(concern.get("w")?),
+        None => false,
+    };
+    if !zero && !request.more_to_come() {
+        return Ok(None);
+    }
+    let mut body = without(request.body(), if zero { &["writeConcern"] } else { &[] })?;
+    if let Some(concern) = concern.filter(|_| zero) {
+        let mut changed = without(concern, &["w"])?;
+        changed.append(cstr!("w"), 1);
+        body.append(cstr!("writeConcern"), changed);
+    }
+    Ok(Some(request.with_body(&body, request.flags() & !flag::MORE_TO_COME)))
+}
+
+fn is_zero(value: Option<RawBsonRef<'_>>) -> bool {
+    match value {
+        Some(RawBsonRef::Int32(n)) => n == 0,
+        Some(RawBsonRef::Int64(n)) => n == 0,
+        Some(RawBsonRef::Double(n)) => n == 0.0,
+        _ => false,
+    }
+}
+
 /// Copies `document` without the fields that `drop` names.
 ///
 /// # Errors
@@ -97,4 +129,28 @@ pub fn without(document: &RawDocument, drop: &[&str]) -> bson::error::Result<Raw
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Limits, Message};
+    use super::*;
+    use bson::rawdoc;
+
+    fn parse(bytes: Bytes) -> OpMsg {
+        OpMsg::parse(Message::from_bytes(bytes, Limits::default()).unwrap().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_unacknowledged_write_becomes_an_acknowledged_one() {
+        let doc = rawdoc! { "_id": 1 };
+        let body = rawdoc! { "insert": "c", "writeConcern": { "w": 0, "wtimeout": 5 }, "$db": "d" };
+        let sent = Builder::request(4, flag::MORE_TO_COME).body(&body).sequence("documents", [doc.as_bytes()]).finish();
+        let out = parse(acknowledged(&parse(sent)).unwrap().unwrap());
+        assert_eq!((out.request_id(), out.flags()), (4, 0));
+        assert_eq!(out.body(), &*rawdoc! { "insert": "c", "$db": "d", "writeConcern": { "wtimeout": 5, "w": 1 } });
+        assert_eq!(out.documents("documents").unwrap(), [doc.as_bytes()]);
+        let plain = Builder::request(4, 0).body(&rawdoc! { "insert": "c", "$db": "d" }).finish();
+        assert!(acknowledged(&parse(plain)).unwrap().is_none());
+    }
 }
