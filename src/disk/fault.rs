@@ -73,7 +73,8 @@ impl FaultDisk {
         self.with("open", path, |state| {
             let number = state.file(path)?;
             let end = state.node(number)?.live.len();
-            let file: Box<dyn DiskFile> = Box::new(FaultFile { disk: self.clone(), path: path.to_owned(), number, end });
+            let file: Box<dyn DiskFile> =
+                Box::new(FaultFile { disk: self.clone(), path: path.to_owned(), number, end });
             Ok(file)
         })
     }
