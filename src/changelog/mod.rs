@@ -1,1 +1,23 @@
-//! (being written)
+#![doc = include_str!("FORMAT.md")]
+
+mod commit;
+mod error;
+mod evidence;
+pub mod frame;
+mod identity;
+mod inspect;
+mod log;
+mod open;
+mod reader;
+pub mod record;
+mod recover;
+mod roll;
+pub mod segment;
+mod shared;
+
+pub use commit::{Durable, Observer};
+pub use error::LogError;
+pub use inspect::Inspection;
+pub use log::{Changelog, Durability, LogOptions, Opened, Reservation, Ticket};
+pub use reader::{Reader, RecordHead};
+pub use recover::Truncation;

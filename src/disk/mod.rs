@@ -44,6 +44,7 @@ impl DiskError {
 }
 
 /// An open file.
+#[allow(clippy::len_without_is_empty, reason = "`len` asks the system and may fail; emptiness is nobody's question")]
 pub trait DiskFile: Send + Sync + Debug {
     /// Writes all of `bytes` at the end. After an error an unknown part of it may be there.
     ///

@@ -234,7 +234,9 @@ impl State {
         if !good {
             return Err(io::Error::other("sync failed (injected)"));
         }
-        writes.iter().for_each(|w| w.apply(&mut node.durable));
+        for write in writes {
+            write.apply(&mut node.durable);
+        }
         Ok(())
     }
 
@@ -246,7 +248,9 @@ impl State {
             return Err(io::Error::other("sync failed (injected)"));
         }
         let now: Vec<DirOp> = now;
-        now.iter().for_each(|op| op.apply(&mut self.durable));
+        for op in now {
+            op.apply(&mut self.durable);
+        }
         Ok(())
     }
 
