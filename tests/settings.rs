@@ -57,7 +57,10 @@ fn a_wrong_file_is_told_with_line_found_and_expected() {
             "[admin]\nlisten = \"0.0.0.0:9000\"\n",
             "F:2:10: admin.listen: found 0.0.0.0:9000, expected a loopback address",
         ),
-        ("[proxy]\nlisten = \"0.0.0.0:1\"\n", "F:2:10: proxy.listen: clients would be told to connect to 0.0.0.0:1"),
+        (
+            "[proxy]\nadvertise = \"0.0.0.0:1\"\n",
+            "F:2:13: proxy.advertise: found 0.0.0.0:1, expected an address that clients can",
+        ),
         ("[store]\nuri = \"mongodb://u:p@h/\"\n", "F:2:7: store.uri: holds credentials; expected none"),
         ("[store]\nusername = \"u\"\n", "F:2:12: store.username: expected a password with it"),
         ("[proxy.hosts]\n\"a:1\" = \"b\"\n", "F:2:9: found `b`, expected an address"),

@@ -136,10 +136,12 @@ pub struct WindowRow {
     pub last_lsn: u64,
     /// Records in it.
     pub records: u64,
-    /// Bytes of its files; 0: not exported yet.
+    /// Bytes of its files in a folder; of its records in the log where the ledger says it.
     pub bytes: u64,
     /// Wall time of its last record, RFC 3339.
     pub last_wall: String,
+    /// Gaps open at its end.
+    pub gaps: u64,
     /// It is durable at every sink.
     pub exported: bool,
 }

@@ -57,6 +57,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The windows of an export folder, or of a running sidecar's ledger
+    #[command(group = clap::ArgGroup::new("from").required(true).args(["export_dir", "admin"]))]
+    Windows {
+        /// An export folder
+        export_dir: Option<PathBuf>,
+        /// The admin address of a running sidecar
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Option<Address>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a reference page made from the code
     Docs {
         /// Which

@@ -10,6 +10,7 @@ mod admin_client;
 mod args;
 mod status;
 mod text;
+mod windows;
 
 pub use args::{Parsed, parse};
 
@@ -75,6 +76,9 @@ fn perform(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
         }
         Command::Status { admin, json } => status::status(&admin, json, out)?,
         Command::Cut { admin, label, json } => status::cut(&admin, &label, json, out)?,
+        Command::Windows { export_dir, admin, json } => {
+            windows::windows(export_dir.as_deref(), admin.as_ref(), json, out)?;
+        }
         Command::Docs { page } => {
             let page = match page {
                 DocsPage::Settings => crate::config::reference_page(),

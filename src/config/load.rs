@@ -183,10 +183,8 @@ fn check_proxy(config: &Config) -> Vec<(&'static str, String)> {
     if proxy.upstream.port() == 0 {
         bad.push(("proxy.upstream", format!("found {}, expected a port other than 0", proxy.upstream)));
     }
-    if config.advertised().is_unspecified() {
-        let setting = if proxy.advertise.is_some() { "proxy.advertise" } else { "proxy.listen" };
-        let found = config.advertised();
-        bad.push((setting, format!("clients would be told to connect to {found}; expected `proxy.advertise` to be an address that they reach")));
+    if let Some(found) = proxy.advertise.as_ref().filter(|a| a.is_unspecified() || a.port() == 0) {
+        bad.push(("proxy.advertise", format!("found {found}, expected an address that clients can connect to")));
     }
     bad
 }

@@ -62,7 +62,7 @@ pub struct ProxyConfig {
     pub listen: Address,
     /// The node.
     pub upstream: Address,
-    /// The address that clients see instead of the node's own; `None`: `listen`.
+    /// The address that clients see instead of the node's own; `None`: the one that each client connected to.
     #[serde(with = "address::optional")]
     pub advertise: Option<Address>,
     /// Other nodes of the set → the addresses that clients see instead.
@@ -198,6 +198,8 @@ pub struct LimitsConfig {
     pub inflight_bytes: u64,
     /// A connection without a message for this long is closed; 0: never.
     pub idle_ms: u64,
+    /// A message of which no byte came (or left) for this long ends its connection.
+    pub stall_ms: u64,
 }
 
 /// The form of the sidecar's own log lines.
@@ -306,7 +308,13 @@ impl Default for AdminConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { connections: 4_096, message_bytes: 48_000_000, inflight_bytes: 1 << 30, idle_ms: 3_600_000 }
+        Self {
+            connections: 4_096,
+            message_bytes: 48_000_000,
+            inflight_bytes: 1 << 30,
+            idle_ms: 3_600_000,
+            stall_ms: 60_000,
+        }
     }
 }
 
@@ -323,10 +331,5 @@ impl Config {
             "" => format!("mongodb://{}/?directConnection=true", self.proxy.upstream),
             uri => uri.to_owned(),
         }
-    }
-
-    /// The address that clients see instead of the node's own.
-    pub fn advertised(&self) -> &Address {
-        self.proxy.advertise.as_ref().unwrap_or(&self.proxy.listen)
     }
 }

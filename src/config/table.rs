@@ -50,7 +50,7 @@ use Kind::{Address, Choice, Flag, Hosts, Number, OptionalAddress, OptionalPath, 
 pub const SETTINGS: &[Setting] = &[
     row("proxy.listen", Address, "--listen", "Where applications connect."),
     row("proxy.upstream", Address, "--upstream", "The node that this sidecar stands beside."),
-    row("proxy.advertise", OptionalAddress, "--advertise", "The address that drivers are told instead of the node's own. Empty: `proxy.listen`."),
+    row("proxy.advertise", OptionalAddress, "--advertise", "The address that drivers are told instead of the node's own. Empty: the address that each client connected to."),
     row("proxy.hosts", Hosts, "--host", "The other nodes of the replica set and the addresses of their sidecars, as `\"node:port\" = \"sidecar:port\"`. A node that a reply names and this table does not is counted as an unknown host."),
     row("proxy.drain_ms", Number(0, 600_000), "", "How long an ending sidecar waits for commands in flight before it closes their connections."),
     row("store.uri", Text, "", "Connection string of the sidecar's own client, used to verify after a crash. Without user and password. Empty: made from `proxy.upstream`."),
@@ -82,6 +82,7 @@ pub const SETTINGS: &[Setting] = &[
     row("limits.message_bytes", Number(1 << 16, 256_000_000), "", "The greatest message taken from a client or from the node. MongoDB's own limit is 48000000."),
     row("limits.inflight_bytes", Number(1 << 20, 1 << 40), "", "Message bytes in memory for all connections together; past it, connections wait. At least twice `limits.message_bytes`."),
     row("limits.idle_ms", Number(0, 30 * DAY_MS), "", "A client connection without a message for this long is closed. 0: never."),
+    row("limits.stall_ms", Number(1_000, 3_600_000), "", "A message begun, of which not one more byte moves for this long, ends its connection."),
     row("logging.format", Choice(&["text", "json"]), "--log-format", "The form of the sidecar's own log lines, on standard error. They never hold documents, keys or credentials."),
     row("logging.level", Choice(&["error", "warn", "info", "debug", "trace"]), "--log-level", "How much the sidecar says."),
 ];
