@@ -1,0 +1,142 @@
+//! States become records: what the index knew, what was there before, what is there after.
+//!
+//! Promises: per entity the records made here continue its chain: `before` is what the log last said, seq goes up by one.
+//! A state that the log does not know is first written down as *observed*. Equal states make no record.
+
+use bson::RawBson;
+use bson::raw::RawDocument;
+use std::sync::Arc;
+
+use super::Capture;
+use super::error::CaptureError;
+use super::observe::Target;
+use crate::entity::Entry;
+use crate::types::{Body, Change, Digest, Draft, EntityKey, Image, Lsn, Namespace, Op, Origin, RetryId, Seq};
+use crate::wire::msg::document;
+
+/// What the records of one client command have in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cause {
+    pub origin: Arc<Origin>,
+    pub comment: String,
+    pub traceparent: String,
+    pub correlation: u64,
+    pub lsid: Option<[u8; 16]>,
+    pub txn_number: Option<i64>,
+    pub operation_time: Option<u64>,
+}
+
+/// The state of one entity around a write.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    pub ns: &'a Namespace,
+    pub key: &'a EntityKey,
+    /// Used when neither image tells the stored `_id`.
+    pub id: &'a RawBson,
+    pub before: Option<Image>,
+    pub after: Option<Image>,
+    /// The word for a change that neither makes nor deletes the entity.
+    pub op: Op,
+    pub stmt_id: i32,
+}
+
+impl<'a> Step<'a> {
+    pub(crate) fn observed(target: &'a Target, now: Option<Image>) -> Self {
+        let Target { ns, key, id } = target;
+        Self { ns, key, id, before: now.clone(), after: now, op: Op::Observed, stmt_id: 0 }
+    }
+}
+
+impl Capture {
+    /// Appends to `drafts` what the step proves, and stages the entity's new state in the index. Under the entity's guard.
+    pub(crate) fn compare(&self, step: &Step<'_>, cause: &Cause, drafts: &mut Vec<Draft>) -> Result<(), CaptureError> {
+        let known = self.index.get(step.ns, step.key).map_err(|e| CaptureError::Index(e.to_string()))?;
+        let known_sha = known.as_ref().filter(|e| e.alive).map(|e| e.sha);
+        let (before_sha, after_sha) = (step.before.as_ref().map(Image::sha), step.after.as_ref().map(Image::sha));
+        if known_sha == before_sha && before_sha == after_sha {
+            return Ok(());
+        }
+        let mut seq = match &known {
+            Some(entry) if entry.epoch == self.epoch => entry.seq.0,
+            _ => 0,
+        };
+        if known_sha != before_sha {
+            seq += 1;
+            let known_image = known.as_ref().filter(|e| e.alive).and_then(|e| self.logged_image(e));
+            let change = self.change(step, cause, Op::Observed, seq, (known_image, known_sha, step.before.clone()));
+            drafts.push(change);
+        }
+        if before_sha != after_sha {
+            seq += 1;
+            let op = match (&step.before, &step.after) {
+                (None, _) => Op::Insert,
+                (_, None) => Op::Delete,
+                _ => step.op,
+            };
+            drafts.push(self.change(step, cause, op, seq, (step.before.clone(), before_sha, step.after.clone())));
+        }
+        let entry = Entry {
+            epoch: self.epoch,
+            seq: Seq(seq),
+            lsn: Lsn::ZERO,
+            offset: 0,
+            sha: after_sha.unwrap_or(Digest([0; 32])),
+            alive: after_sha.is_some(),
+        };
+        self.index.stage(step.ns, step.key, entry);
+        Ok(())
+    }
+
+    fn change(
+        &self,
+        step: &Step<'_>,
+        cause: &Cause,
+        op: Op,
+        seq: u64,
+        (before, before_sha, after): (Option<Image>, Option<Digest>, Option<Image>),
+    ) -> Draft {
+        let id = after.as_ref().or(before.as_ref()).and_then(stored_id).unwrap_or_else(|| step.id.clone());
+        let retry = match (cause.lsid, cause.txn_number) {
+            (Some(lsid), Some(txn_number)) if op != Op::Observed => {
+                Some(RetryId { lsid, txn_number, stmt_id: step.stmt_id })
+            }
+            _ => None,
+        };
+        crate::metrics::CHANGES.with(op.name()).inc();
+        let change = Change {
+            ns: step.ns.clone(),
+            id,
+            key: step.key.clone(),
+            epoch: self.epoch,
+            seq: Seq(seq),
+            op,
+            before,
+            before_sha,
+            after,
+            operation_time: cause.operation_time,
+            retry,
+            origin: cause.origin.clone(),
+            comment: cause.comment.clone(),
+            traceparent: cause.traceparent.clone(),
+            correlation: cause.correlation,
+        };
+        Draft { body: Body::Change(Box::new(change)), continued: false }
+    }
+
+    /// The image that the log last wrote for an entity; `None` when it is not (or no longer) to be had.
+    fn logged_image(&self, entry: &Entry) -> Option<Image> {
+        if entry.lsn == Lsn::ZERO {
+            return None;
+        }
+        match self.log.read_at(entry.lsn, entry.offset).ok()?.body {
+            Body::Change(change) => change.after.filter(|image| image.sha() == entry.sha),
+            Body::Control(_) => None,
+        }
+    }
+}
+
+/// `_id` as it stands in an image.
+pub(crate) fn stored_id(image: &Image) -> Option<RawBson> {
+    let doc: &RawDocument = document(image.bytes());
+    doc.get("_id").ok().flatten().map(|id| id.to_raw_bson())
+}

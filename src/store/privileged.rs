@@ -1,0 +1,169 @@
+//! The sidecar's own connection to the node, with its own credentials: for what no client asked for. `verify`, a first look
+//! at a namespace, and reads for clients that may write but not read.
+//!
+//! Promises: reads `local` on this very node (never another member), in the documents' own bytes. Does not: write.
+
+use bson::raw::{RawArrayBuf, RawBsonRef, RawDocumentBuf};
+use bson::{Document, doc, rawdoc};
+use mongodb::Client;
+use mongodb::options::{ClientOptions, ReadConcern, SelectionCriteria};
+use thiserror::Error;
+
+use crate::types::Namespace;
+
+/// What the privileged connection could not do.
+#[derive(Debug, Error)]
+#[error("{action} on {target}: {source}")]
+pub struct PrivilegedError {
+    action: &'static str,
+    target: String,
+    source: Box<mongodb::error::Error>,
+}
+
+impl PrivilegedError {
+    fn new(action: &'static str, target: impl ToString) -> impl FnOnce(mongodb::error::Error) -> Self {
+        let target = target.to_string();
+        move |source| Self { action, target, source: Box::new(source) }
+    }
+}
+
+/// What a namespace is, as far as capture cares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collection {
+    /// It exists.
+    pub exists: bool,
+    /// `collection`, `view` or `timeseries`.
+    pub kind: String,
+    /// It has a default collation that is not the simple one.
+    pub collated: bool,
+    /// It is capped.
+    pub capped: bool,
+    /// It holds no document.
+    pub empty: bool,
+}
+
+/// The connection. Clones share one pool.
+#[derive(Clone, Debug)]
+pub struct Privileged {
+    client: Client,
+}
+
+impl Privileged {
+    /// Connects lazily to the node that `uri` names; never discovers other members.
+    ///
+    /// # Errors
+    /// When the connection string is wrong.
+    pub async fn new(uri: &str) -> Result<Self, PrivilegedError> {
+        let mut options = ClientOptions::parse(uri).await.map_err(PrivilegedError::new("parse", "store.uri"))?;
+        options.direct_connection = Some(true);
+        options.app_name = Some("tidelog".to_owned());
+        options.retry_writes = Some(false);
+        options.server_selection_timeout = Some(std::time::Duration::from_secs(10));
+        options.max_pool_size = Some(8);
+        let client = Client::with_options(options).map_err(PrivilegedError::new("set up", "store.uri"))?;
+        Ok(Self { client })
+    }
+
+    /// Asks the node whether it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), PrivilegedError> {
+        let ping = self.client.database("admin").run_command(doc! {"ping": 1});
+        ping.await.map(|_| ()).map_err(PrivilegedError::new("ping", "admin"))
+    }
+
+    /// The node's `hello` reply.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn hello(&self) -> Result<Document, PrivilegedError> {
+        let hello = self.client.database("admin").run_command(doc! {"hello": 1});
+        hello.await.map_err(PrivilegedError::new("hello", "admin"))
+    }
+
+    fn collection(&self, ns: &Namespace) -> mongodb::Collection<RawDocumentBuf> {
+        let criteria = SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::PrimaryPreferred { options: None });
+        let options = mongodb::options::CollectionOptions::builder()
+            .read_concern(ReadConcern::local())
+            .selection_criteria(criteria)
+            .build();
+        self.client.database(ns.db()).collection_with_options(ns.collection(), options)
+    }
+
+    /// What the store says of a namespace.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses (the privileged user needs `listCollections` and `find`).
+    pub async fn look(&self, ns: &Namespace) -> Result<Collection, PrivilegedError> {
+        let failed = PrivilegedError::new("listCollections", ns);
+        let list = self.client.database(ns.db()).list_collections().filter(doc! {"name": ns.collection()});
+        let mut cursor = list.await.map_err(failed)?;
+        let mut out = Collection { empty: true, ..Collection::default() };
+        if cursor.advance().await.map_err(PrivilegedError::new("listCollections", ns))? {
+            let raw = cursor.current();
+            out.exists = true;
+            out.kind = raw.get_str("type").unwrap_or("collection").to_owned();
+            if let Ok(options) = raw.get_document("options") {
+                let locale = options.get_document("collation").and_then(|c| c.get_str("locale"));
+                out.collated = locale.is_ok_and(|l| l != "simple");
+                out.capped = options.get_bool("capped").unwrap_or(false);
+            }
+            if out.kind == "collection" {
+                out.empty = self.is_empty(ns).await?;
+            }
+        }
+        Ok(out)
+    }
+
+    async fn is_empty(&self, ns: &Namespace) -> Result<bool, PrivilegedError> {
+        let one = self.collection(ns).find_one(doc! {}).projection(doc! {"_id": 1});
+        one.await.map(|d| d.is_none()).map_err(PrivilegedError::new("find", ns))
+    }
+
+    /// The names of a database's collections.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn collections(&self, db: &str) -> Result<Vec<Namespace>, PrivilegedError> {
+        let names = self.client.database(db).list_collection_names();
+        let names = names.await.map_err(PrivilegedError::new("listCollections", db))?;
+        Ok(names.iter().map(|name| Namespace::new(db, name)).collect())
+    }
+
+    /// The documents with these `_id`s; `None` when they hold more than `budget` bytes together.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn find_by_ids(
+        &self,
+        ns: &Namespace,
+        ids: &[RawBsonRef<'_>],
+        budget: usize,
+    ) -> Result<Option<Vec<RawDocumentBuf>>, PrivilegedError> {
+        let mut array = RawArrayBuf::new();
+        ids.iter().for_each(|id| array.push(*id));
+        let filter = rawdoc! {"_id": {"$in": array}};
+        let filter = Document::try_from(&*filter).map_err(|e| PrivilegedError::new("find", ns)(e.into()))?;
+        let cursor = self.collection(ns).find(filter).await;
+        let mut cursor = cursor.map_err(PrivilegedError::new("find", ns))?;
+        let (mut docs, mut bytes) = (Vec::new(), 0);
+        while cursor.advance().await.map_err(PrivilegedError::new("find", ns))? {
+            let doc = cursor.current().to_owned();
+            bytes += doc.as_bytes().len();
+            if bytes > budget && ids.len() > 1 {
+                return Ok(None);
+            }
+            docs.push(doc);
+        }
+        Ok(Some(docs))
+    }
+
+    /// Every document of a namespace, in no order.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn scan(&self, ns: &Namespace) -> Result<mongodb::Cursor<RawDocumentBuf>, PrivilegedError> {
+        self.collection(ns).find(doc! {}).await.map_err(PrivilegedError::new("find", ns))
+    }
+}
