@@ -1,0 +1,278 @@
+//! Commands that change collections, and writes that are not observed (gaps).
+//!
+//! Promises: a successful `create`, `drop`, `dropDatabase`, `renameCollection`, `collMod` is a control record in the order
+//! in which it took effect among the writes of its entities (they wait for each other). What writes past the entities
+//! (`$out`, `$merge`, `mapReduce`, …) stands in the gap ledger, durably, before it is forwarded.
+
+use bson::raw::{RawBsonRef, RawDocument};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::command::{body_without, extended_json};
+use super::compare::Cause;
+use super::error::CaptureError;
+use super::intent::Scope;
+use super::merge::is_ok;
+use super::piece::{Hold, with_number};
+use super::write::{answer, correlation, shape};
+use super::{Capture, Outcome, Session, unchanged};
+use crate::metrics;
+use crate::store::Upstream;
+use crate::types::{Control, Namespace};
+use crate::wire::command::DdlKind;
+use crate::wire::msg::OpMsg;
+
+/// Fields of a command that are not options of the collection.
+const NOT_OPTIONS: [&str; 10] = [
+    "create",
+    "collMod",
+    "$db",
+    "lsid",
+    "$clusterTime",
+    "writeConcern",
+    "comment",
+    "$readPreference",
+    "txnNumber",
+    "maxTimeMS",
+];
+
+/// The last number given to a gap by this process.
+static LAST_GAP: AtomicU64 = AtomicU64::new(0);
+
+/// What a command of this kind means.
+#[derive(Debug)]
+pub struct Ddl {
+    scope: Scope,
+    controls: Vec<Control>,
+}
+
+impl Ddl {
+    /// Reads a command; `None`: it is malformed, and the store will say so.
+    pub fn parse(kind: DdlKind, message: &OpMsg) -> Option<Self> {
+        let db = message.db()?;
+        let named = || message.command().1.filter(|c| !c.is_empty()).map(|c| Namespace::new(db, c));
+        let options = || {
+            let options = body_without(message.body(), &NOT_OPTIONS).ok()?;
+            Some(extended_json(RawBsonRef::Document(&options)))
+        };
+        let one = |ns: &Namespace| Scope::Namespaces(vec![ns.clone()]);
+        Some(match kind {
+            DdlKind::Create => {
+                let ns = named()?;
+                Self { scope: one(&ns), controls: vec![Control::Create { ns, options: options()? }] }
+            }
+            DdlKind::CollMod => {
+                let ns = named()?;
+                Self { scope: one(&ns), controls: vec![Control::CollMod { ns, options: options()? }] }
+            }
+            DdlKind::Drop => {
+                let ns = named()?;
+                Self { scope: one(&ns), controls: vec![Control::Drop { ns }] }
+            }
+            DdlKind::DropDatabase => Self {
+                scope: Scope::Database(db.to_owned()),
+                controls: vec![Control::DropDatabase { db: db.to_owned() }],
+            },
+            DdlKind::Rename => {
+                let from = Namespace::from_full(message.command().1?);
+                let to = Namespace::from_full(message.body().get_str("to").ok()?);
+                let scope = Scope::Namespaces(vec![from.clone(), to.clone()]);
+                Self { scope, controls: vec![Control::Rename { from, to }] }
+            }
+        })
+    }
+}
+
+impl Capture {
+    /// Carries a command that changes collections through.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn ddl(
+        &self,
+        session: &mut Session,
+        upstream: &mut Upstream,
+        kind: DdlKind,
+        message: &OpMsg,
+    ) -> Result<Outcome, CaptureError> {
+        self.admit(false)?;
+        let forward = message.with_body(message.body(), 0);
+        let Some(ddl) = Ddl::parse(kind, message) else {
+            let reply = forward_alone(upstream, forward).await?;
+            if is_ok(reply.body()) {
+                let ns = Namespace::new(message.db().unwrap_or_default(), "*");
+                self.open_gap(&ns, "ddl", "a command that was not understood succeeded").await?;
+            }
+            return Ok(Outcome { reply: answer(&reply, message.request_id()), durable: self.log.nothing_to_log()? });
+        };
+        let cause = Cause {
+            origin: session.origin.clone(),
+            correlation: correlation(session, message),
+            ..Cause::default()
+        };
+        if let Scope::Namespaces(namespaces) = &ddl.scope {
+            for ns in namespaces {
+                if kind != DdlKind::Create {
+                    self.namespace(ns, &cause).await?;
+                }
+            }
+        }
+        let hold = match &ddl.scope {
+            Scope::Database(db) => self.ns_guards.database_exclusive(db).await,
+            Scope::Namespaces(namespaces) => self.ns_guards.exclusive(namespaces).await,
+            Scope::Entities(_) => self.ns_guards.exclusive(&[]).await,
+        };
+        let hold = Hold::exclusive(hold);
+        match &ddl.scope {
+            Scope::Database(db) => session.slot()?.database(db)?,
+            Scope::Namespaces(namespaces) => session.slot()?.namespaces(namespaces)?,
+            Scope::Entities(_) => {}
+        }
+        let reply = match forward_alone(upstream, forward).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                drop(hold);
+                self.look_later(session, ddl.scope);
+                return Err(error);
+            }
+        };
+        let durable = self.conclude(session, ddl, &cause, &reply).await?;
+        drop(hold);
+        Ok(Outcome { reply: answer(&reply, message.request_id()), durable })
+    }
+
+    async fn conclude(
+        &self,
+        session: &mut Session,
+        ddl: Ddl,
+        cause: &Cause,
+        reply: &OpMsg,
+    ) -> Result<crate::changelog::Durable, CaptureError> {
+        let mut durable = self.log.nothing_to_log()?;
+        match &ddl.scope {
+            Scope::Database(db) => self.namespaces.forget(|ns| ns.db() == db),
+            Scope::Namespaces(changed) => self.namespaces.forget(|ns| changed.contains(ns)),
+            Scope::Entities(_) => {}
+        }
+        if is_ok(reply.body()) {
+            durable = self.control(self.with_opened(ddl.controls)).await?;
+        } else if !unchanged(reply.body()) && existed_all_along(reply.body()) {
+            if let Scope::Namespaces(namespaces) = &ddl.scope {
+                for ns in namespaces {
+                    durable = self.verify_namespace(ns, cause).await?;
+                }
+            }
+        }
+        session.close_slot()?;
+        Ok(durable)
+    }
+
+    /// A namespace that a `create` made held nothing: the log holds all of it.
+    fn with_opened(&self, controls: Vec<Control>) -> Vec<Control> {
+        let mut out = Vec::new();
+        for control in controls {
+            if let Control::Create { ns, .. } = &control {
+                let view = matches!(&control, Control::Create { options, .. } if options.contains("\"viewOn\""));
+                if !view && self.index.known(ns).is_none() {
+                    out.push(Control::Opened { ns: ns.clone(), complete: true });
+                }
+            }
+            out.push(control);
+        }
+        out
+    }
+
+    /// Forwards a command that writes past the entities of `ns`, after the gap is durable. Alone in the namespace.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn unobserved(
+        &self,
+        session: &mut Session,
+        upstream: &mut Upstream,
+        gap: &(Namespace, &'static str),
+        message: &OpMsg,
+    ) -> Result<Outcome, CaptureError> {
+        self.admit(false)?;
+        let (ns, cause) = gap;
+        let hold = self.ns_guards.exclusive(std::slice::from_ref(ns)).await;
+        let who = format!("{} from {}", session.origin.app, session.origin.client);
+        self.open_gap(ns, cause, who.trim()).await?;
+        let reply = forward_alone(upstream, message.with_body(message.body(), 0)).await?;
+        drop(hold);
+        Ok(Outcome { reply: answer(&reply, message.request_id()), durable: self.log.nothing_to_log()? })
+    }
+
+    /// Writes a gap into the log, durably; once for a namespace and cause, while it is open.
+    ///
+    /// # Errors
+    /// When the log cannot make it durable.
+    pub async fn open_gap(&self, ns: &Namespace, cause: &str, detail: &str) -> Result<(), CaptureError> {
+        let open = self.index.state().gaps;
+        if open.values().any(|gap| gap.ns == *ns && gap.cause == cause) {
+            return Ok(());
+        }
+        let highest = open.keys().next_back().copied().unwrap_or(0);
+        let last = LAST_GAP.fetch_max(highest, Ordering::AcqRel).max(highest);
+        let id = LAST_GAP.fetch_max(last + 1, Ordering::AcqRel).max(last) + 1;
+        metrics::GAPS_OPENED.add_for(cause, 1);
+        let gap = Control::GapOpened { id, ns: ns.clone(), cause: cause.to_owned(), detail: detail.to_owned() };
+        self.control(vec![gap]).await?;
+        metrics::GAPS_OPEN.set(u64::try_from(self.index.state().gaps.len()).unwrap_or(u64::MAX));
+        Ok(())
+    }
+}
+
+async fn forward_alone(upstream: &mut Upstream, forward: bytes::Bytes) -> Result<OpMsg, CaptureError> {
+    let id = upstream.next_id();
+    let mut replies = upstream.pipeline(&[with_number(forward, 4, id)]).await?;
+    replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))
+}
+
+/// The error is not one that says that there was nothing to do: NamespaceExists 48.
+fn existed_all_along(reply: &RawDocument) -> bool {
+    super::command::number(reply.get("code").ok().flatten()) != Some(48)
+}
+
+/// What an `aggregate` or `mapReduce` would write, and the word for the gap; `None`: it only reads.
+pub fn written_by(message: &OpMsg) -> Option<(Namespace, &'static str)> {
+    let body = message.body();
+    let db = message.db()?;
+    if body.get_bool("explain").unwrap_or(false) {
+        return None;
+    }
+    if let Ok(stages) = body.get_array("pipeline") {
+        let last = stages.into_iter().last()?.ok()?;
+        let stage = last.as_document()?.iter_elements().next()?.ok()?;
+        let value = stage.value().ok()?;
+        return match stage.key().as_str() {
+            "$out" => Some((output(db, value, "coll"), "out")),
+            "$merge" => Some((output(db, merge_target(value), "coll"), "merge")),
+            _ => None,
+        };
+    }
+    match body.get("out").ok()?? {
+        RawBsonRef::Document(out) if out.get("inline").ok().flatten().is_some() => None,
+        RawBsonRef::Document(out) => {
+            let target = ["replace", "merge", "reduce"].iter().find_map(|f| out.get_str(f).ok())?;
+            Some((Namespace::new(out.get_str("db").unwrap_or(db), target), "mapReduce"))
+        }
+        value => Some((output(db, value, "coll"), "mapReduce")),
+    }
+}
+
+fn merge_target(value: RawBsonRef<'_>) -> RawBsonRef<'_> {
+    match value {
+        RawBsonRef::Document(doc) => doc.get("into").ok().flatten().unwrap_or(value),
+        other => other,
+    }
+}
+
+fn output(db: &str, value: RawBsonRef<'_>, field: &str) -> Namespace {
+    match value {
+        RawBsonRef::String(collection) => Namespace::new(db, collection),
+        RawBsonRef::Document(doc) => {
+            Namespace::new(doc.get_str("db").unwrap_or(db), doc.get_str(field).unwrap_or("*"))
+        }
+        _ => Namespace::new(db, "*"),
+    }
+}

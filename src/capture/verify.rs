@@ -1,0 +1,278 @@
+//! `verify`: read what the store has; where it differs from the index, append an *observed* record.
+//!
+//! Also what falls out of it: a write whose connection broke, a command that ran alone because it could not be tied to
+//! entities. Always under the guards of what is read.
+
+use bson::RawBson;
+use bson::raw::{RawBsonRef, RawDocument};
+use bytes::Bytes;
+use std::collections::HashSet;
+use tracing::warn;
+
+use super::compare::{Cause, Step};
+use super::error::CaptureError;
+use super::intent::Scope;
+use super::observe::{IMAGE_BUDGET, Seen, Target, stored_key};
+use super::piece::{Cx, Hold, PieceError};
+use super::recover::Look;
+use super::write::Came;
+use super::{Capture, Session, unchanged};
+use crate::changelog::Durable;
+use crate::metrics;
+use crate::store::Upstream;
+use crate::types::{Body, Draft, EntityKey, Image, Namespace, Op};
+use crate::wire::msg::OpMsg;
+
+/// Records of a namespace's verify that are handed to the committer at once.
+const BATCH: usize = 500;
+
+/// Times that the entities of a broken write are read again before they are left to the second look.
+const TRIES: usize = 3;
+
+impl Capture {
+    /// Reads `targets` through the privileged connection and writes down what the log does not know.
+    pub(crate) async fn verify_targets(
+        &self,
+        targets: &[Target],
+        cause: &Cause,
+        drafts: &mut Vec<Draft>,
+    ) -> Result<(), CaptureError> {
+        metrics::VERIFY_RUNS.inc();
+        metrics::VERIFY_ENTITIES.add(u64::try_from(targets.len()).unwrap_or(u64::MAX));
+        for group in targets.chunk_by(|a, b| a.ns == b.ns) {
+            let mut size = BATCH;
+            let mut rest = group;
+            while !rest.is_empty() {
+                let (chunk, after) = rest.split_at(size.min(rest.len()));
+                match self.privileged_images(chunk).await? {
+                    None => size = (size / 8).max(1),
+                    Some(seen) => {
+                        self.compare_seen(chunk, &seen, cause, drafts)?;
+                        rest = after;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn privileged_images(&self, targets: &[Target]) -> Result<Option<Seen>, CaptureError> {
+        let Some(first) = targets.first() else { return Ok(Some(Seen::new())) };
+        let ids: Vec<RawBsonRef<'_>> = targets.iter().map(|t| t.id.as_raw_bson_ref()).collect();
+        let docs = self.privileged.find_by_ids(&first.ns, &ids, IMAGE_BUDGET).await;
+        let Some(docs) = docs.map_err(|e| CaptureError::Store(e.to_string()))? else { return Ok(None) };
+        let mut seen = Seen::new();
+        for doc in docs {
+            seen.insert((first.ns.clone(), stored_key(&doc)?), Image::new(Bytes::from(doc.into_bytes())));
+        }
+        Ok(Some(seen))
+    }
+
+    fn compare_seen(
+        &self,
+        targets: &[Target],
+        seen: &Seen,
+        cause: &Cause,
+        drafts: &mut Vec<Draft>,
+    ) -> Result<(), CaptureError> {
+        for target in targets {
+            let now = seen.get(&(target.ns.clone(), target.key.clone())).cloned();
+            self.compare(&Step::observed(target, now), cause, drafts)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a whole namespace against the index. Under its exclusive guard. Memory: one key per live document.
+    pub(crate) async fn verify_namespace(&self, ns: &Namespace, cause: &Cause) -> Result<Durable, CaptureError> {
+        metrics::VERIFY_RUNS.inc();
+        let store = |e: crate::store::PrivilegedError| CaptureError::Store(e.to_string());
+        let broken = |e: mongodb::error::Error| CaptureError::Store(e.to_string());
+        let mut alive = HashSet::new();
+        let mut drafts = Vec::new();
+        let mut cursor = self.privileged.scan(ns).await.map_err(store)?;
+        while cursor.advance().await.map_err(broken)? {
+            let doc: &RawDocument = cursor.current();
+            let key = stored_key(doc)?;
+            let id = doc.get("_id").ok().flatten().map_or(RawBson::Null, |id| id.to_raw_bson());
+            let target = Target { ns: ns.clone(), key: key.clone(), id };
+            let now = Some(Image::new(Bytes::copy_from_slice(doc.as_bytes())));
+            self.compare(&Step::observed(&target, now), cause, &mut drafts)?;
+            alive.insert(key);
+            if drafts.len() >= BATCH {
+                self.enqueue(std::mem::take(&mut drafts)).await.wait().await?;
+            }
+        }
+        metrics::VERIFY_ENTITIES.add(u64::try_from(alive.len()).unwrap_or(u64::MAX));
+        for key in self.missing(ns, &alive)? {
+            let step =
+                Step { ns, key: &key, id: &RawBson::Null, before: None, after: None, op: Op::Observed, stmt_id: 0 };
+            self.compare(&step, cause, &mut drafts)?;
+        }
+        Ok(self.enqueue(drafts).await.wait().await?)
+    }
+
+    /// Entities that the index holds alive and the store does not have.
+    fn missing(&self, ns: &Namespace, alive: &HashSet<EntityKey>) -> Result<Vec<EntityKey>, CaptureError> {
+        let index = |e: crate::entity::IndexError| CaptureError::Index(e.to_string());
+        let (mut out, mut from) = (Vec::new(), None);
+        loop {
+            let page = self.index.scan(ns, from.as_ref(), BATCH).map_err(index)?;
+            let Some((last, _)) = page.last() else { return Ok(out) };
+            from = Some(last.clone());
+            out.extend(page.into_iter().filter(|(key, e)| e.alive && !alive.contains(key)).map(|(key, _)| key));
+        }
+    }
+
+    /// Takes operation and cluster time out of a reply.
+    pub(crate) fn learn_clocks(&self, cx: &mut Cx<'_>, reply: &RawDocument) {
+        if let Ok(time) = reply.get_timestamp("operationTime") {
+            cx.cause.operation_time = Some(u64::from(time.time) << 32 | u64::from(time.increment));
+        }
+        if let Ok(time) = reply.get_document("$clusterTime").and_then(|d| d.get_timestamp("clusterTime")) {
+            self.clock.observe_cluster_time(time.time, time.increment);
+        }
+    }
+
+    /// The connection broke: verify the entities while they are guarded; look again later, since the write may still land.
+    pub(crate) async fn settle_broken(&self, cx: &mut Cx<'_>, targets: Vec<Target>, hold: Hold) {
+        for _ in 0..TRIES {
+            let mut drafts = Vec::new();
+            match self.verify_targets(&targets, &cx.cause, &mut drafts).await {
+                Err(error) => warn!(%error, "verify after a broken connection"),
+                Ok(()) => {
+                    let ticket = self.enqueue(drafts).await;
+                    if let Err(error) = ticket.wait().await {
+                        warn!(%error, "verify after a broken connection");
+                    }
+                    break;
+                }
+            }
+        }
+        drop(hold);
+        let mut scope = std::collections::BTreeMap::<Namespace, Vec<RawBson>>::new();
+        for target in targets {
+            scope.entry(target.ns).or_default().push(target.id);
+        }
+        self.look_later(cx.session, Scope::Entities(scope));
+    }
+
+    /// As [`settle_broken`](Self::settle_broken), for whole namespaces.
+    pub(crate) async fn settle_namespaces(&self, cx: &mut Cx<'_>, namespaces: Vec<Namespace>, hold: Hold) {
+        self.settle_session(cx.session, &cx.cause, namespaces, hold).await;
+    }
+
+    async fn settle_session(&self, session: &mut Session, cause: &Cause, namespaces: Vec<Namespace>, hold: Hold) {
+        for ns in &namespaces {
+            if let Err(error) = self.verify_namespace(ns, cause).await {
+                warn!(%error, "verify after a broken connection");
+            }
+        }
+        drop(hold);
+        self.look_later(session, Scope::Namespaces(namespaces));
+    }
+
+    /// Hands the session's open intent to the second look.
+    pub(crate) fn look_later(&self, session: &mut Session, scope: Scope) {
+        let look = Look { due: tokio::time::Instant::now() + self.second_look, scope, slot: session.slot.take() };
+        if self.looks.send(look).is_err() {
+            warn!("the second look is over: the next start verifies");
+        }
+    }
+
+    /// Forwards a message alone in `namespaces`, and verifies them unless the store did nothing.
+    pub(crate) async fn alone(
+        &self,
+        session: &mut Session,
+        upstream: &mut Upstream,
+        namespaces: &[Namespace],
+        cause: Cause,
+        forward: Bytes,
+    ) -> Result<(OpMsg, Durable), CaptureError> {
+        let hold = Hold::exclusive(self.ns_guards.exclusive(namespaces).await);
+        session.slot()?.namespaces(namespaces)?;
+        let id = upstream.next_id();
+        let reply = match upstream.pipeline(&[super::piece::with_number(forward, 4, id)]).await {
+            Ok(mut replies) => replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))?,
+            Err(error) => {
+                self.settle_session(session, &cause, namespaces.to_vec(), hold).await;
+                return Err(error.into());
+            }
+        };
+        let durable = self.settle_alone(session, &cause, namespaces, &reply).await?;
+        drop(hold);
+        Ok((reply, durable))
+    }
+
+    async fn settle_alone(
+        &self,
+        session: &mut Session,
+        cause: &Cause,
+        namespaces: &[Namespace],
+        reply: &OpMsg,
+    ) -> Result<Durable, CaptureError> {
+        let mut durable = self.log.nothing_to_log()?;
+        if !unchanged(reply.body()) {
+            for ns in namespaces {
+                durable = self.verify_namespace(ns, cause).await?;
+            }
+        }
+        session.close_slot()?;
+        Ok(durable)
+    }
+
+    /// [`alone`](Self::alone), the guard already held.
+    pub(crate) async fn alone_held(
+        &self,
+        cx: &mut Cx<'_>,
+        namespaces: &[Namespace],
+        forward: Bytes,
+        hold: Hold,
+    ) -> Result<Came, PieceError> {
+        let reply = match self.forward(cx, forward).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.settle_namespaces(cx, namespaces.to_vec(), hold).await;
+                return Err(error.into());
+            }
+        };
+        self.after_alone(cx, namespaces, reply, hold).await
+    }
+
+    /// What [`alone`](Self::alone) does once the reply is there.
+    pub(crate) async fn after_alone(
+        &self,
+        cx: &mut Cx<'_>,
+        namespaces: &[Namespace],
+        reply: OpMsg,
+        hold: Hold,
+    ) -> Result<Came, PieceError> {
+        self.learn_clocks(cx, reply.body());
+        let durable = self.settle_alone(cx.session, &cx.cause, namespaces, &reply).await?;
+        drop(hold);
+        Ok(Came { replies: vec![reply], durable })
+    }
+
+    /// The record of an entity that an upsert made, alone in its namespace.
+    pub(crate) async fn record_new(
+        &self,
+        cx: &mut Cx<'_>,
+        target: &Target,
+        op: Op,
+        stmt_id: i32,
+        drafts: &mut Vec<Draft>,
+    ) -> Result<(), CaptureError> {
+        let seen = self.privileged_images(std::slice::from_ref(target)).await?.unwrap_or_default();
+        let Target { ns, key, id } = target;
+        let after = seen.get(&(ns.clone(), key.clone())).cloned();
+        self.compare(&Step { ns, key, id, before: None, after, op, stmt_id }, &cx.cause, drafts)
+    }
+
+    /// Appends control records and waits until they are durable and in the index.
+    pub(crate) async fn control(&self, controls: Vec<crate::types::Control>) -> Result<Durable, CaptureError> {
+        let drafts = controls.into_iter().map(|c| Draft { body: Body::Control(c), continued: false }).collect();
+        let durable = self.enqueue(drafts).await.wait().await?;
+        let applied = self.index.wait_applied(self.log.tail()).await;
+        applied.map_err(|e| CaptureError::Index(e.to_string()))?;
+        Ok(durable)
+    }
+}
