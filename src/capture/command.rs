@@ -80,7 +80,6 @@ pub(crate) struct Statement<'m> {
 #[derive(Debug)]
 pub(crate) struct Command<'m> {
     pub verb: Verb,
-    pub db: String,
     /// For `bulkWrite`: `admin.$cmd.bulkWrite`.
     pub ns: Namespace,
     pub body: &'m RawDocument,
@@ -155,7 +154,6 @@ pub(crate) fn parse<'m>(verb: Verb, message: &'m OpMsg, parts: &'m Parts) -> Res
     };
     let mut command = Command {
         verb,
-        db: db.to_owned(),
         ns,
         body,
         statements: Vec::new(),

@@ -11,6 +11,7 @@ use super::Capture;
 use super::error::CaptureError;
 use super::observe::Target;
 use crate::entity::Entry;
+use crate::metrics;
 use crate::types::{Body, Change, Digest, Draft, EntityKey, Image, Lsn, Namespace, Op, Origin, RetryId, Seq};
 use crate::wire::msg::document;
 
@@ -75,15 +76,7 @@ impl Capture {
             };
             drafts.push(self.change(step, cause, op, seq, (step.before.clone(), before_sha, step.after.clone())));
         }
-        let entry = Entry {
-            epoch: self.epoch,
-            seq: Seq(seq),
-            lsn: Lsn::ZERO,
-            offset: 0,
-            sha: after_sha.unwrap_or(Digest([0; 32])),
-            alive: after_sha.is_some(),
-        };
-        self.index.stage(step.ns, step.key, entry);
+        self.index.stage(step.ns, step.key, Entry::staged(self.epoch, Seq(seq), after_sha));
         Ok(())
     }
 
@@ -102,7 +95,7 @@ impl Capture {
             }
             _ => None,
         };
-        crate::metrics::CHANGES.with(op.name()).inc();
+        metrics::CHANGES.inc_for(op.name());
         let change = Change {
             ns: step.ns.clone(),
             id,
@@ -138,5 +131,5 @@ impl Capture {
 /// `_id` as it stands in an image.
 pub(crate) fn stored_id(image: &Image) -> Option<RawBson> {
     let doc: &RawDocument = document(image.bytes());
-    doc.get("_id").ok().flatten().map(|id| id.to_raw_bson())
+    doc.get("_id").ok().flatten().map(|id| RawBson::from(id))
 }

@@ -13,7 +13,7 @@ use super::error::CaptureError;
 use super::intent::Scope;
 use super::merge::is_ok;
 use super::piece::{Hold, with_number};
-use super::write::{answer, correlation, shape};
+use super::write::{answer, correlation};
 use super::{Capture, Outcome, Session, unchanged};
 use crate::metrics;
 use crate::store::Upstream;
@@ -40,14 +40,14 @@ static LAST_GAP: AtomicU64 = AtomicU64::new(0);
 
 /// What a command of this kind means.
 #[derive(Debug)]
-pub struct Ddl {
+pub(crate) struct Ddl {
     scope: Scope,
     controls: Vec<Control>,
 }
 
 impl Ddl {
     /// Reads a command; `None`: it is malformed, and the store will say so.
-    pub fn parse(kind: DdlKind, message: &OpMsg) -> Option<Self> {
+    pub(crate) fn parse(kind: DdlKind, message: &OpMsg) -> Option<Self> {
         let db = message.db()?;
         let named = || message.command().1.filter(|c| !c.is_empty()).map(|c| Namespace::new(db, c));
         let options = || {
@@ -216,7 +216,7 @@ impl Capture {
         let id = LAST_GAP.fetch_max(last + 1, Ordering::AcqRel).max(last) + 1;
         metrics::GAPS_OPENED.add_for(cause, 1);
         let gap = Control::GapOpened { id, ns: ns.clone(), cause: cause.to_owned(), detail: detail.to_owned() };
-        self.control(vec![gap]).await?;
+        let _durable = self.control(vec![gap]).await?;
         metrics::GAPS_OPEN.set(u64::try_from(self.index.state().gaps.len()).unwrap_or(u64::MAX));
         Ok(())
     }

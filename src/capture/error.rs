@@ -1,7 +1,8 @@
 //! What can go wrong in capture, and what the client is told.
 
+use super::intent::IntentError;
 use crate::changelog::LogError;
-use std::io;
+use crate::store::UpstreamError;
 use thiserror::Error;
 
 /// A command that is not of the shape the documentation gives. It is forwarded whole, under the exclusive guard, so that
@@ -51,13 +52,16 @@ pub enum CaptureError {
     /// The connection to the store broke. What was under way has been verified; the client's connection is closed, so that
     /// its driver decides about a retry.
     #[error("connection to the store: {0}")]
-    Upstream(#[from] io::Error),
+    Upstream(#[from] UpstreamError),
     /// The store answered something that this protocol does not allow.
     #[error("unexpected answer from the store: {0}")]
     Answer(String),
     /// The log cannot make anything durable; the client's connection is closed without an answer.
     #[error("changelog: {0}")]
     Log(#[from] LogError),
+    /// An intent could not be written down; nothing was forwarded.
+    #[error(transparent)]
+    Intent(#[from] IntentError),
     /// The entity index failed.
     #[error("entity index: {0}")]
     Index(String),

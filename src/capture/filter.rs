@@ -61,11 +61,11 @@ pub(crate) fn narrow(filter: &RawDocument, ids: &[RawBsonRef<'_>]) -> Result<Raw
     let mut out = RawDocumentBuf::new();
     if !has_id {
         copy(filter, &mut out)?;
-        out.append(cstr!("_id"), condition.as_ref());
+        out.append(cstr!("_id"), condition.as_raw_bson_ref());
         return Ok(out);
     }
     let mut extra = RawDocumentBuf::new();
-    extra.append(cstr!("_id"), condition.as_ref());
+    extra.append(cstr!("_id"), condition.as_raw_bson_ref());
     for element in filter.iter_elements() {
         let element = element.map_err(ShapeError::bson)?;
         let value = element.value().map_err(ShapeError::bson)?;
@@ -90,14 +90,14 @@ pub(crate) fn narrow(filter: &RawDocument, ids: &[RawBsonRef<'_>]) -> Result<Raw
 }
 
 /// `value` for one id, `{$in: [...]}` for several. One id that is a document stands behind `$eq`, as everywhere.
-fn condition(ids: &[RawBsonRef<'_>]) -> bson::raw::RawBson {
+fn condition(ids: &[RawBsonRef<'_>]) -> bson::RawBson {
     let mut operator = RawDocumentBuf::new();
     if let [one] = ids {
         operator.append(cstr!("$eq"), *one);
     } else {
         operator.append(cstr!("$in"), array(ids));
     }
-    bson::raw::RawBson::Document(operator)
+    bson::RawBson::Document(operator)
 }
 
 /// A BSON array of the ids.

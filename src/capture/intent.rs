@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 use super::observe::Target;
-use crate::disk::{Disk, DiskError, DiskFile};
+use crate::disk::{Disk, DiskFile};
 use crate::metrics;
 use crate::types::Namespace;
 
@@ -35,7 +35,7 @@ use crate::types::Namespace;
 pub enum IntentError {
     /// The file system refused.
     #[error("intents: {0}")]
-    Disk(#[from] DiskError),
+    Disk(#[from] std::io::Error),
     /// The slot is larger than its format can say.
     #[error("intents: {what} is too long")]
     TooLong {
@@ -142,7 +142,7 @@ impl Slot {
     ///
     /// # Errors
     /// When the slot cannot be written; the write must then not be forwarded.
-    pub fn entities(&mut self, targets: &[Target]) -> Result<(), IntentError> {
+    pub(crate) fn entities(&mut self, targets: &[Target]) -> Result<(), IntentError> {
         let mut groups: Vec<(&str, Vec<&RawBson>)> = Vec::new();
         for target in targets {
             match groups.last_mut() {
@@ -192,7 +192,7 @@ impl Slot {
             file.write_at(0, &out)?;
         }
         if !std::mem::replace(&mut self.open, true) {
-            metrics::INTENTS_OPEN.add(1);
+            metrics::INTENTS_OPEN.inc();
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Slot {
             file.write_at(0, &[0; HEAD])?;
         }
         if std::mem::replace(&mut self.open, false) {
-            metrics::INTENTS_OPEN.add(-1);
+            metrics::INTENTS_OPEN.dec();
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.open {
-            metrics::INTENTS_OPEN.add(-1);
+            metrics::INTENTS_OPEN.dec();
         } else {
             self.home.free.lock().extend(self.file.take());
         }
@@ -279,7 +279,7 @@ fn id_from(rest: &mut &[u8]) -> Option<RawBson> {
     let doc = [&size.to_le_bytes()[..], &[kind, 0], value, &[0]].concat();
     let doc = RawDocument::from_bytes(&doc).ok()?;
     let element = doc.iter_elements().next()?.ok()?;
-    Some(element.value().ok()?.to_raw_bson())
+    Some(element.value().ok()?.into())
 }
 
 #[cfg(test)]

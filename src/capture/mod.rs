@@ -44,7 +44,7 @@ use crate::entity::{Guards, Index, NsGuards};
 use crate::store::Privileged;
 use crate::types::{Draft, Epoch, Namespace, Origin};
 
-pub use ddl::Ddl;
+pub use ddl::written_by;
 pub use error::{CaptureError, ShapeError};
 pub use intent::{IntentError, Intents, Scope, Slot};
 use merge::is_ok;

@@ -77,7 +77,7 @@ impl Capture {
             let cause = if look.capped { "capped" } else { "timeseries" };
             self.open_gap(ns, cause, "writes to it are forwarded and not recorded").await?;
         } else if look.kind != "view" && self.index.known(ns).is_none() {
-            self.control(vec![Control::Opened { ns: ns.clone(), complete: look.empty }]).await?;
+            let _durable = self.control(vec![Control::Opened { ns: ns.clone(), complete: look.empty }]).await?;
         }
         let info = Arc::new(NsInfo { excluded: special || look.kind == "view", collated: look.collated });
         self.namespaces.0.lock().insert(ns.clone(), info.clone());

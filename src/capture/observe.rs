@@ -33,7 +33,7 @@ impl Target {
     /// From an `_id`.
     pub(crate) fn new(ns: &Namespace, id: RawBsonRef<'_>) -> Result<Self, CaptureError> {
         let key = key_of(&id).map_err(|e| CaptureError::Answer(e.to_string()))?;
-        Ok(Self { ns: ns.clone(), key, id: id.to_raw_bson() })
+        Ok(Self { ns: ns.clone(), key, id: RawBson::from(id) })
     }
 }
 
@@ -222,7 +222,7 @@ impl Reader<'_> {
             let (cursor, docs) = batch(&reply, field)?;
             for doc in docs {
                 if let Ok(Some(id)) = doc.get("_id") {
-                    out.push(id.to_raw_bson());
+                    out.push(RawBson::from(id));
                 }
             }
             if cursor == 0 {

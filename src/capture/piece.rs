@@ -76,8 +76,6 @@ impl Hold {
 pub(crate) struct Done {
     pub reply: OpMsg,
     pub durable: Durable,
-    /// Entities that were there before.
-    pub found: usize,
 }
 
 /// Why a piece was not carried through.
@@ -143,7 +141,6 @@ impl Capture {
             }
         };
         self.learn_clocks(cx, seen.reply.body());
-        let found = seen.before.as_ref().map_or(0, Seen::len);
         let mut drafts = Vec::new();
         if matches!(seen.after, After::Unknown) {
             self.verify_targets(&targets, &cx.cause, &mut drafts).await?;
@@ -154,7 +151,7 @@ impl Capture {
         drop(hold);
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
         cx.session.close_slot()?;
-        Ok(Done { reply: seen.reply, durable, found })
+        Ok(Done { reply: seen.reply, durable })
     }
 
     fn compare_all(

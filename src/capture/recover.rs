@@ -132,7 +132,7 @@ impl Capture {
         let _guard = self.guards.lock(ns, keys).await;
         let mut drafts = Vec::new();
         self.verify_targets(&targets, &Cause::default(), &mut drafts).await?;
-        self.enqueue(drafts).await.wait().await?;
+        let _durable = self.enqueue(drafts).await.wait().await?;
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl Capture {
             return Ok(());
         }
         let _hold = Hold::exclusive(self.ns_guards.exclusive(std::slice::from_ref(ns)).await);
-        self.verify_namespace(ns, &Cause::default()).await?;
+        let _durable = self.verify_namespace(ns, &Cause::default()).await?;
         Ok(())
     }
 }

@@ -93,13 +93,13 @@ impl Capture {
         while cursor.advance().await.map_err(broken)? {
             let doc: &RawDocument = cursor.current();
             let key = stored_key(doc)?;
-            let id = doc.get("_id").ok().flatten().map_or(RawBson::Null, |id| id.to_raw_bson());
+            let id = doc.get("_id").ok().flatten().map_or(RawBson::Null, |id| RawBson::from(id));
             let target = Target { ns: ns.clone(), key: key.clone(), id };
             let now = Some(Image::new(Bytes::copy_from_slice(doc.as_bytes())));
             self.compare(&Step::observed(&target, now), cause, &mut drafts)?;
             alive.insert(key);
             if drafts.len() >= BATCH {
-                self.enqueue(std::mem::take(&mut drafts)).await.wait().await?;
+                let _durable = self.enqueue(std::mem::take(&mut drafts)).await.wait().await?;
             }
         }
         metrics::VERIFY_ENTITIES.add(u64::try_from(alive.len()).unwrap_or(u64::MAX));

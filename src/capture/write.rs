@@ -65,7 +65,7 @@ impl Capture {
     ) -> Result<Outcome, CaptureError> {
         let retryable = message.body().get("txnNumber").is_ok_and(|n| n.is_some());
         self.admit(retryable)?;
-        self.log.reserve(message.bytes().len()).await?;
+        let _room = self.log.reserve(u64::try_from(message.bytes().len()).unwrap_or(u64::MAX)).await?;
         let verb = verb(kind);
         let parts = match command::parts(verb, message) {
             Ok(parts) => parts,

@@ -69,8 +69,7 @@ impl Privileged {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), PrivilegedError> {
-        let ping = self.client.database("admin").run_command(doc! {"ping": 1});
-        ping.await.map(|_| ()).map_err(PrivilegedError::new("ping", "admin"))
+        self.client.database("admin").run_command(doc! {"ping": 1}).await.map(drop).map_err(PrivilegedError::new("ping", "admin"))
     }
 
     /// The node's `hello` reply.
@@ -78,8 +77,7 @@ impl Privileged {
     /// # Errors
     /// When it does not answer.
     pub async fn hello(&self) -> Result<Document, PrivilegedError> {
-        let hello = self.client.database("admin").run_command(doc! {"hello": 1});
-        hello.await.map_err(PrivilegedError::new("hello", "admin"))
+        self.client.database("admin").run_command(doc! {"hello": 1}).await.map_err(PrivilegedError::new("hello", "admin"))
     }
 
     fn collection(&self, ns: &Namespace) -> mongodb::Collection<RawDocumentBuf> {
@@ -97,8 +95,8 @@ impl Privileged {
     /// When the store does not answer or refuses (the privileged user needs `listCollections` and `find`).
     pub async fn look(&self, ns: &Namespace) -> Result<Collection, PrivilegedError> {
         let failed = PrivilegedError::new("listCollections", ns);
-        let list = self.client.database(ns.db()).list_collections().filter(doc! {"name": ns.collection()});
-        let mut cursor = list.await.map_err(failed)?;
+        let db = self.client.database(ns.db());
+        let mut cursor = db.list_collections().filter(doc! {"name": ns.collection()}).await.map_err(failed)?;
         let mut out = Collection { empty: true, ..Collection::default() };
         if cursor.advance().await.map_err(PrivilegedError::new("listCollections", ns))? {
             let raw = cursor.current();
@@ -117,7 +115,8 @@ impl Privileged {
     }
 
     async fn is_empty(&self, ns: &Namespace) -> Result<bool, PrivilegedError> {
-        let one = self.collection(ns).find_one(doc! {}).projection(doc! {"_id": 1});
+        let collection = self.collection(ns);
+        let one = collection.find_one(doc! {}).projection(doc! {"_id": 1});
         one.await.map(|d| d.is_none()).map_err(PrivilegedError::new("find", ns))
     }
 
@@ -126,8 +125,7 @@ impl Privileged {
     /// # Errors
     /// When the store does not answer or refuses.
     pub async fn collections(&self, db: &str) -> Result<Vec<Namespace>, PrivilegedError> {
-        let names = self.client.database(db).list_collection_names();
-        let names = names.await.map_err(PrivilegedError::new("listCollections", db))?;
+        let names = self.client.database(db).list_collection_names().await.map_err(PrivilegedError::new("listCollections", db))?;
         Ok(names.iter().map(|name| Namespace::new(db, name)).collect())
     }
 
