@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use super::log::LogArgs;
 use crate::config::{self, Address, Config, Override};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -57,6 +58,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The records of a data folder as JSON lines, in order
+    Log(LogArgs),
     /// The windows of an export folder, or of a running sidecar's ledger
     #[command(group = clap::ArgGroup::new("from").required(true).args(["export_dir", "admin"]))]
     Windows {

@@ -8,6 +8,7 @@
 
 mod admin_client;
 mod args;
+mod log;
 mod status;
 mod text;
 mod windows;
@@ -76,6 +77,7 @@ fn perform(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
         }
         Command::Status { admin, json } => status::status(&admin, json, out)?,
         Command::Cut { admin, label, json } => status::cut(&admin, &label, json, out)?,
+        Command::Log(args) => log::log(&args, out)?,
         Command::Windows { export_dir, admin, json } => {
             windows::windows(export_dir.as_deref(), admin.as_ref(), json, out)?;
         }

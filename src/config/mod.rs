@@ -15,12 +15,14 @@
 //! range checks are made from it; a test holds it and [`Config`] together.
 
 mod address;
+mod data_dir;
 mod example;
 mod load;
 mod secret;
 mod table;
 
 pub use address::Address;
+pub use data_dir::DataDir;
 pub use example::{example_file, reference_page};
 pub use load::{ConfigError, Override, Problem, load};
 pub use secret::{Secret, SecretError};

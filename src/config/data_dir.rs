@@ -1,0 +1,44 @@
+//! The folders inside `log.data`.
+
+use std::path::{Path, PathBuf};
+
+/// The data folder of one sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// At this path.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The changelog's segments.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// The entity index; derived, may be deleted while no sidecar runs.
+    pub fn index(&self) -> PathBuf {
+        self.0.join("index")
+    }
+
+    /// What is under way, for the next process.
+    pub fn intents(&self) -> PathBuf {
+        self.0.join("intents")
+    }
+
+    /// The window ledger.
+    pub fn windows(&self) -> PathBuf {
+        self.0.join("windows")
+    }
+
+    /// The sinks' checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+}
