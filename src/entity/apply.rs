@@ -178,7 +178,7 @@ impl Index {
     }
 
     /// Writes a row under `to` for each entity alive under `from`; what `to` knew of its own numbers stays.
-    fn move_entities(&self, from: &Namespace, to: &Namespace, lsn: Lsn) -> Result<(), IndexError> {
+    pub(super) fn move_entities(&self, from: &Namespace, to: &Namespace, lsn: Lsn) -> Result<(), IndexError> {
         if from == to {
             return Ok(());
         }

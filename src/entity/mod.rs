@@ -20,3 +20,6 @@ pub use guard::{EntityGuard, Guards, NsGuard, NsGuards};
 pub use index::{Entry, Index, IndexOptions, Known};
 pub use indexer::{Indexer, Observer};
 pub use key::{KeyError, MAX_DEPTH, MAX_PLAIN, key_of};
+
+#[cfg(test)]
+mod tests;

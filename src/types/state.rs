@@ -144,3 +144,80 @@ fn subtract(sum: &mut [u8; 32], term: &[u8; 32]) {
         borrow = under || again;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ns(name: &str) -> Namespace {
+        Namespace::from_full(name)
+    }
+
+    fn fold(controls: &[Control]) -> LogState {
+        let mut state = LogState::default();
+        for (lsn, control) in (1..).zip(controls) {
+            state.apply_control(Lsn(lsn), 9, control);
+        }
+        state
+    }
+
+    fn opened(name: &str, complete: bool) -> Control {
+        Control::Opened { ns: ns(name), complete }
+    }
+
+    #[test]
+    fn sums_wrap_and_come_back() {
+        let mut state = NamespaceState::default();
+        let (most, one) = (Digest([0xff; 32]), Digest(std::array::from_fn(|n| u8::from(n == 31))));
+        state.replace(None, Some(most));
+        state.replace(None, Some(one));
+        assert_eq!((state.alive, state.sum), (2, [0; 32]));
+        state.replace(Some(one), None);
+        assert_eq!((state.alive, state.sum), (1, most.0));
+        state.replace(Some(most), Some(one));
+        assert_eq!((state.alive, state.sum), (1, one.0));
+    }
+
+    #[test]
+    fn completeness_is_never_gained_but_by_emptying() {
+        let again = fold(&[opened("a.x", false), opened("a.x", true), opened("a.y", true), opened("a.y", false)]);
+        assert!(!again.namespaces[&ns("a.x")].complete && !again.namespaces[&ns("a.y")].complete);
+        let dropped = fold(&[opened("a.x", false), Control::Drop { ns: ns("a.x") }]);
+        assert_eq!(dropped.namespaces[&ns("a.x")], NamespaceState::empty());
+        let mut unopened = LogState::default();
+        unopened.apply_change(&ns("a.x"), None, Some(Digest([1; 32])));
+        assert!(!unopened.namespaces[&ns("a.x")].complete);
+    }
+
+    #[test]
+    fn a_database_is_what_stands_before_the_first_dot() {
+        let state = fold(&[
+            opened("a.x", false),
+            opened("ab.x", false),
+            opened("a.b.c", false),
+            Control::DropDatabase { db: "a".into() },
+        ]);
+        let complete: Vec<_> = state.namespaces.values().map(|s| s.complete).collect();
+        assert_eq!(complete, [true, true, false], "a.b.c, a.x, ab.x");
+    }
+
+    #[test]
+    fn a_rename_moves_the_state_and_replaces_the_target() {
+        let mut state = fold(&[opened("a.x", true), opened("a.y", false)]);
+        state.apply_change(&ns("a.x"), None, Some(Digest([1; 32])));
+        state.apply_change(&ns("a.y"), None, Some(Digest([2; 32])));
+        let moved = state.namespaces[&ns("a.x")].clone();
+        state.apply_control(Lsn(5), 9, &Control::Rename { from: ns("a.x"), to: ns("a.y") });
+        assert_eq!((&state.namespaces[&ns("a.y")], &state.namespaces[&ns("a.x")]), (&moved, &NamespaceState::empty()));
+        state.apply_control(Lsn(6), 9, &Control::Rename { from: ns("a.unseen"), to: ns("a.y") });
+        assert_eq!(state.namespaces[&ns("a.y")], NamespaceState::default(), "what it holds is not in the log");
+    }
+
+    #[test]
+    fn gaps_open_and_close() {
+        let gap = |id| Control::GapOpened { id, ns: ns("a.*"), cause: "out".into(), detail: String::new() };
+        let state = fold(&[gap(1), gap(2), Control::GapClosed { id: 1 }]);
+        assert_eq!(state.gaps.keys().copied().collect::<Vec<_>>(), [2]);
+        assert_eq!((state.gaps[&2].since, state.gaps[&2].since_ms), (Lsn(2), 9));
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of keys, guards and the index.
+
+mod bson_order;
+mod guards;
+mod index;
+mod keys;
+mod support;
