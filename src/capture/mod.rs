@@ -27,6 +27,7 @@ mod observe;
 mod piece;
 mod recover;
 mod resolve;
+mod swap;
 mod verify;
 mod write;
 
@@ -82,6 +83,7 @@ pub struct Capture {
     guards: Guards,
     ns_guards: NsGuards,
     namespaces: namespace::Namespaces,
+    trailers: swap::Trailers,
     epoch: Epoch,
     second_look: Duration,
     looks: tokio::sync::mpsc::UnboundedSender<recover::Look>,
@@ -141,6 +143,7 @@ impl Capture {
             guards: Guards::new(),
             ns_guards: NsGuards::new(),
             namespaces: namespace::Namespaces::default(),
+            trailers: swap::Trailers::default(),
             epoch,
             second_look,
             looks,
@@ -173,9 +176,9 @@ impl Capture {
 }
 
 /// Error codes that a store gives before it touches anything: the command could not be read, or may not be run.
-const NOTHING_RAN: [i64; 31] = [
-    2, 9, 13, 14, 20, 26, 27, 40, 52, 59, 67, 72, 73, 115, 166, 168, 217, 225, 251, 256, 322, 323, 8000, 10107, 13435, 40414,
-    40415, 40602, 40606, 5739101, 10058,
+const NOTHING_RAN: [i64; 27] = [
+    2, 9, 13, 14, 20, 26, 27, 40, 52, 59, 67, 72, 73, 115, 166, 168, 217, 225, 251, 256, 322, 323, 8000, 40414, 40415, 40602,
+    5739101,
 ];
 
 /// The reply proves that its command changed nothing.

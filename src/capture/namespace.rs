@@ -59,6 +59,11 @@ impl Capture {
         self.namespaces.get(ns).is_some_and(|info| info.collated)
     }
 
+    /// Writes to `ns` go through unrecorded.
+    pub(crate) fn is_excluded(&self, ns: &Namespace) -> bool {
+        is_servers(ns) || is_invalid(ns) || self.namespaces.get(ns).is_some_and(|info| info.excluded)
+    }
+
     /// What is known of `ns`; asks the store and writes the log at the first touch.
     pub(crate) async fn namespace(&self, ns: &Namespace, _cause: &Cause) -> Result<Arc<NsInfo>, CaptureError> {
         if let Some(info) = self.namespaces.get(ns) {

@@ -87,6 +87,9 @@ impl Capture {
         metrics::VERIFY_RUNS.inc();
         let store = |e: crate::store::PrivilegedError| CaptureError::Store(e.to_string());
         let broken = |e: mongodb::error::Error| CaptureError::Store(e.to_string());
+        let _durable = self.enqueue(Vec::new()).await.wait().await?;
+        let applied = self.index.wait_applied(self.log.tail()).await;
+        applied.map_err(|e| CaptureError::Index(e.to_string()))?;
         let mut alive = HashSet::new();
         let mut drafts = Vec::new();
         let mut cursor = self.privileged.scan(ns).await.map_err(store)?;
@@ -125,6 +128,7 @@ impl Capture {
 
     /// Takes operation and cluster time out of a reply.
     pub(crate) fn learn_clocks(&self, cx: &mut Cx<'_>, reply: &RawDocument) {
+        self.trailers.learn(reply);
         if let Ok(time) = reply.get_timestamp("operationTime") {
             cx.cause.operation_time = Some(u64::from(time.time) << 32 | u64::from(time.increment));
         }

@@ -158,6 +158,10 @@ impl Capture {
         let mut docs = Vec::with_capacity(statements.len());
         let (mut inserts, mut deletes, mut given) = (true, true, false);
         for (position, statement) in statements.iter().enumerate() {
+            if self.is_excluded(&statement.ns) {
+                docs.push(Bytes::copy_from_slice(statement.raw.as_bytes()));
+                continue;
+            }
             let aimed = aim(cx.command, statement, position).map_err(shape)?;
             inserts &= matches!(statement.action, Action::Insert { .. });
             deletes &= matches!(&statement.action, Action::Modify(m) if m.update.is_none() && cx.command.verb != Verb::FindAndModify);
@@ -176,6 +180,11 @@ impl Capture {
             let docs = docs.into_iter().map(|d| document(&d).to_owned()).collect();
             encode(&build::part(cx.command, &statements, docs, !whole).map_err(shape)?, 0)
         };
+        if let ([statement], [aim], true) = (statements.as_slice(), aims.as_slice(), whole) {
+            if let Some(came) = self.swap(cx, statement, aim).await? {
+                return Ok(came);
+            }
+        }
         aims.sort_by(|a, b| (&a.target.ns, &a.target.key).cmp(&(&b.target.ns, &b.target.key)));
         let hold = self.guard(&aims).await;
         Ok(self.run(cx, Piece { aims, forward, style }, hold).await?.into())
@@ -264,7 +273,12 @@ fn cut(command: &Command<'_>, infos: &[(Namespace, Arc<NsInfo>)]) -> VecDeque<Wo
     let mut taken = BTreeSet::new();
     let mut only_inserts = true;
     for statement in &command.statements {
-        let collated = infos.iter().any(|(ns, info)| *ns == statement.ns && info.collated);
+        let info = infos.iter().find(|(ns, _)| *ns == statement.ns).map(|(_, info)| info);
+        let collated = info.is_some_and(|info| info.collated);
+        if info.is_some_and(|info| info.excluded) {
+            group.push(statement.index);
+            continue;
+        }
         let insert = matches!(statement.action, Action::Insert { .. });
         let Some(entity) = direct(statement, collated) else {
             if !group.is_empty() {

@@ -1,0 +1,336 @@
+//! One statement on one entity, as `findAndModify`: the store itself gives *before*, atomically, in the write's own reply.
+//!
+//! ```text
+//! update by modifiers   findAndModify new:false + find after     2 ops, 1 round trip
+//! replacement           findAndModify new:false                  1 op; after is the request
+//! delete                findAndModify remove                     1 op
+//! ```
+//!
+//! Promises: the client gets the reply of its own command (WIRE.md 9.4 lists the differences). Whatever `findAndModify`
+//! refuses has changed nothing, so the client's own command then goes the long way and the store words the error. Of `opTime` and `electionId`, which
+//! `findAndModify` does not tell, the term and the election are those of the last plain reply, the time is the reply's
+//! `operationTime`.
+
+use bson::oid::ObjectId;
+use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use super::build;
+use super::command::{Action, Command, Modify, Statement, Verb};
+use super::compare::Step;
+use super::error::{CaptureError, ShapeError};
+use super::merge::{count, is_ok};
+use super::observe::{Seen, Target, Via, encode, take};
+use super::piece::{Aim, Cx, PieceError};
+use super::write::{Came, has_empty_timestamp, shape};
+use super::Capture;
+use crate::metrics;
+use crate::types::{Image, Op};
+use crate::wire::build::Builder;
+use crate::wire::msg::{OpMsg, document};
+
+/// What the store adds to the replies of plain writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trailer {
+    /// Absent on a standalone.
+    election: Option<(ObjectId, i64)>,
+}
+
+/// The last trailer seen; none before the first plain reply.
+#[derive(Debug, Default)]
+pub(crate) struct Trailers(Mutex<Option<Trailer>>);
+
+impl Trailers {
+    /// Looks at the reply of a plain insert, update or delete.
+    pub(crate) fn learn(&self, reply: &RawDocument) {
+        if !is_ok(reply) || reply.get("n").ok().flatten().is_none() {
+            return;
+        }
+        let term = reply.get_document("opTime").ok().and_then(|t| t.get_i64("t").ok());
+        let election = reply.get_object_id("electionId").ok().zip(term);
+        *self.0.lock() = Some(Trailer { election });
+    }
+}
+
+/// Fields of the client's body that `findAndModify` has as well.
+const SHARED: [&str; 14] = [
+    "$db",
+    "lsid",
+    "txnNumber",
+    "$clusterTime",
+    "writeConcern",
+    "maxTimeMS",
+    "comment",
+    "let",
+    "bypassDocumentValidation",
+    "bypassEmptyTsReplacement",
+    "apiVersion",
+    "apiStrict",
+    "apiDeprecationErrors",
+    "$readPreference",
+];
+
+/// Fields of a statement that `findAndModify` has as well, under the same name.
+const OPTIONS: [&str; 5] = ["upsert", "arrayFilters", "collation", "hint", "sort"];
+
+/// Whether a command can go as `findAndModify`.
+fn fits<'s, 'm>(command: &Command<'_>, statement: &'s Statement<'m>) -> Option<&'s Modify<'m>> {
+    let Action::Modify(modify) = &statement.action else { return None };
+    let plain = matches!(command.verb, Verb::Update | Verb::Delete) && command.statements.len() == 1;
+    let known = command.body.iter_elements().flatten().skip(1).all(|e| {
+        let key = e.key().as_str();
+        SHARED.contains(&key) || key == "ordered" || Some(key) == command.verb.array()
+    });
+    let statement_known = statement.raw.iter_elements().flatten().all(|e| {
+        let key = e.key().as_str();
+        OPTIONS.contains(&key) || ["q", "u", "multi", "limit"].contains(&key)
+    });
+    let concern = command.body.get("writeConcern").ok().flatten().is_none() || !command.unacknowledged;
+    (plain && known && statement_known && concern && !modify.multi).then_some(modify)
+}
+
+fn find_and_modify(cx: &Cx<'_>, statement: &Statement<'_>, modify: &Modify<'_>) -> Result<build::Request, ShapeError> {
+    let mut body = RawDocumentBuf::new();
+    body.append(cstr!("findAndModify"), statement.ns.collection());
+    body.append(cstr!("query"), modify.filter);
+    match modify.update {
+        Some(update) => body.append(cstr!("update"), update),
+        None => body.append(cstr!("remove"), true),
+    }
+    for element in statement.raw.iter_elements() {
+        let element = element.map_err(ShapeError::bson)?;
+        if OPTIONS.contains(&element.key().as_str()) {
+            body.append(element.key(), element.value().map_err(ShapeError::bson)?);
+        }
+    }
+    for element in cx.command.body.iter_elements() {
+        let element = element.map_err(ShapeError::bson)?;
+        if SHARED.contains(&element.key().as_str()) {
+            body.append(element.key(), element.value().map_err(ShapeError::bson)?);
+        }
+    }
+    Ok(build::Request { body, sequences: Vec::new() })
+}
+
+/// What came back.
+struct Swapped {
+    before: Option<Image>,
+    after: Option<Image>,
+    /// The store answered from the history of an earlier attempt: what it says is not of now.
+    retried: bool,
+    reply: OpMsg,
+}
+
+impl Capture {
+    /// Runs the command as `findAndModify`, if it can. `None`: it cannot, or the store refused; nothing was changed.
+    pub(crate) async fn swap(
+        &self,
+        cx: &mut Cx<'_>,
+        statement: &Statement<'_>,
+        aim: &Aim,
+    ) -> Result<Option<Came>, PieceError> {
+        let target = &aim.target;
+        let ready = cx.session.via.get(&target.ns) == Some(&Via::Upstream);
+        let trailer = *self.trailers.0.lock();
+        let (Some(modify), Some(trailer), true) = (fits(cx.command, statement), trailer, ready) else { return Ok(None) };
+        let request = find_and_modify(cx, statement, modify).map_err(shape)?;
+        let hold = self.guard(std::slice::from_ref(aim)).await;
+        cx.session.slot()?.entities(std::slice::from_ref(target)).map_err(CaptureError::from)?;
+        let swapped = match self.exchange(cx, modify, &request, target).await {
+            Ok(Some(swapped)) => swapped,
+            Ok(None) => {
+                drop(hold);
+                cx.session.close_slot()?;
+                return Ok(None);
+            }
+            Err(error) => {
+                self.settle_broken(cx, vec![target.clone()], hold).await;
+                return Err(error.into());
+            }
+        };
+        let Swapped { before, after, retried, reply } = swapped;
+        self.learn_clocks(cx, reply.body());
+        let changed = before.as_ref().map(Image::sha) != after.as_ref().map(Image::sha);
+        let Target { ns, key, id } = target;
+        let before = if retried { after.clone() } else { before };
+        let op = if retried { Op::Observed } else { aim.op };
+        let mut drafts = Vec::new();
+        self.compare(&Step { ns, key, id, before, after, op, stmt_id: aim.stmt_id }, &cx.cause, &mut drafts)?;
+        let ticket = self.enqueue(drafts).await;
+        drop(hold);
+        let durable = ticket.wait().await.map_err(CaptureError::from)?;
+        cx.session.close_slot()?;
+        let body = translate(&reply, cx.command.verb, trailer, changed || retried).map_err(shape)?;
+        let message = Builder::reply(reply.request_id(), 0).body(&body).finish();
+        let message = crate::wire::Message::from_bytes(message, crate::wire::Limits::default());
+        let message = message.ok().flatten().and_then(|m| OpMsg::parse(m).ok());
+        let message = message.ok_or_else(|| CaptureError::Answer("a reply that does not fit".to_owned()))?;
+        Ok(Some(Came { replies: vec![message], durable }))
+    }
+
+    async fn exchange(
+        &self,
+        cx: &mut Cx<'_>,
+        modify: &Modify<'_>,
+        request: &build::Request,
+        target: &Target,
+    ) -> Result<Option<Swapped>, CaptureError> {
+        let find = build::find_images(&target.ns, &[target.id.as_raw_bson_ref()], cx.command.body);
+        let mut requests = vec![encode(request, cx.upstream.next_id())];
+        let by_modifiers = modify.update.is_some() && !modify.is_replacement();
+        if by_modifiers {
+            requests.push(encode(&find, cx.upstream.next_id()));
+            metrics::INJECTED_COMMANDS.inc();
+        }
+        let mut replies = cx.upstream.pipeline(&requests).await?.into_iter();
+        let reply = replies.next().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))?;
+        if !is_ok(reply.body()) {
+            return Ok(None);
+        }
+        let retried = reply.body().get("retriedStmtId").ok().flatten().is_some();
+        let before = match reply.body().get("value") {
+            Ok(Some(RawBsonRef::Document(doc))) => Some(Image::new(reply.bytes().slice_ref(doc.as_bytes()))),
+            _ => None,
+        };
+        let matched = reply.body().get_document("lastErrorObject").is_ok_and(|last| count(last, "n") > 0);
+        if !matched && !retried {
+            // The filter did not match; what is there now is what was there, and it is nobody's change.
+            let now = self.read_now(cx, &find, target, replies.next()).await?;
+            return Ok(Some(Swapped { before: now.clone(), after: now, retried, reply }));
+        }
+        let proven = match (modify.update, &before) {
+            (None, Some(_)) if !retried => Some(None),
+            (Some(RawBsonRef::Document(update)), Some(before)) if !by_modifiers && !retried => {
+                replaced(before, update).map(Some)
+            }
+            _ => None,
+        };
+        let after = match proven {
+            Some(after) => after,
+            None => self.read_now(cx, &find, target, replies.next()).await?,
+        };
+        Ok(Some(Swapped { before, after, retried, reply }))
+    }
+
+    /// The entity's image: from the reply that came along, or from a read of its own.
+    async fn read_now(
+        &self,
+        cx: &mut Cx<'_>,
+        find: &build::Request,
+        target: &Target,
+        along: Option<OpMsg>,
+    ) -> Result<Option<Image>, CaptureError> {
+        let reply = match along {
+            Some(reply) => reply,
+            None => super::observe::ask(cx.upstream, find).await?,
+        };
+        let mut seen = Seen::new();
+        take(&target.ns, &reply, "firstBatch", &mut seen).map_err(|e| CaptureError::Answer(e.to_string()))?;
+        Ok(seen.into_values().next())
+    }
+}
+
+/// The reply of the client's own command.
+fn translate(reply: &OpMsg, verb: Verb, trailer: Trailer, changed: bool) -> Result<RawDocumentBuf, ShapeError> {
+    let from = reply.body();
+    let last = from.get_document("lastErrorObject").map_err(ShapeError::bson)?;
+    let n = i32::try_from(count(last, "n")).unwrap_or(1);
+    let mut out = RawDocumentBuf::new();
+    if let Some((election, _)) = trailer.election {
+        out.append(cstr!("electionId"), election);
+    }
+    if let (Some((_, term)), Ok(time)) = (trailer.election, from.get_timestamp("operationTime")) {
+        let mut op_time = RawDocumentBuf::new();
+        op_time.append(cstr!("ts"), time);
+        op_time.append(cstr!("t"), term);
+        out.append(cstr!("opTime"), &*op_time);
+    }
+    out.append(cstr!("n"), n);
+    if verb == Verb::Update {
+        let upserted = last.get("upserted").ok().flatten();
+        if let Some(id) = upserted {
+            let mut item = RawDocumentBuf::new();
+            item.append(cstr!("index"), 0);
+            item.append(cstr!("_id"), id);
+            let mut list = RawArrayBuf::new();
+            list.push(&*item);
+            out.append(cstr!("upserted"), list);
+        }
+        let modified = changed && n > 0 && upserted.is_none();
+        out.append(cstr!("nModified"), i32::from(modified));
+    }
+    for element in from.iter_elements() {
+        let element = element.map_err(ShapeError::bson)?;
+        let value = element.value().map_err(ShapeError::bson)?;
+        match element.key().as_str() {
+            "retriedStmtId" => {
+                let mut ids = RawArrayBuf::new();
+                ids.push(value);
+                out.append(cstr!("retriedStmtIds"), ids);
+            }
+            "lastErrorObject" | "value" | "electionId" | "opTime" => {}
+            _ => out.append(element.key(), value),
+        }
+    }
+    Ok(out)
+}
+
+/// The document that a replacement leaves: the stored `_id`, then the request's fields. `None`: only the store can tell
+/// (it fills in an empty timestamp; the request spells the `_id` in another way).
+pub(crate) fn replaced(before: &Image, update: &RawDocument) -> Option<Image> {
+    if has_empty_timestamp(update) {
+        return None;
+    }
+    let stored = first_element(before.bytes())?;
+    let bytes = update.as_bytes();
+    let mut elements = update.iter_elements();
+    let first = elements.next().and_then(Result::ok);
+    if first.is_some_and(|e| e.key() == cstr!("_id")) {
+        return (first_element(bytes)? == stored).then(|| Image::new(Bytes::copy_from_slice(bytes)));
+    }
+    if update.iter_elements().any(|e| !matches!(e, Ok(e) if e.key() != cstr!("_id"))) {
+        return None;
+    }
+    let mut out = BytesMut::with_capacity(bytes.len() + stored.len());
+    out.extend_from_slice(&i32::try_from(bytes.len() + stored.len()).ok()?.to_le_bytes());
+    out.extend_from_slice(stored);
+    out.extend_from_slice(bytes.get(4..)?);
+    Some(Image::new(out.freeze()))
+}
+
+/// The bytes of a document's first element, if that is `_id`.
+fn first_element(bytes: &[u8]) -> Option<&[u8]> {
+    let first = document(bytes).iter_elements().next()?.ok()?;
+    (first.key() == cstr!("_id")).then_some(())?;
+    bytes.get(4..4 + 1 + first.key().as_str().len() + 1 + first.size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::rawdoc;
+
+    fn image(doc: &RawDocument) -> Image {
+        Image::new(Bytes::copy_from_slice(doc.as_bytes()))
+    }
+
+    #[test]
+    fn a_replacement_keeps_the_stored_id() {
+        let before = image(&rawdoc! {"_id": 1_i64, "a": 1});
+        let after = replaced(&before, &rawdoc! {"b": "x"}).unwrap();
+        assert_eq!(after, image(&rawdoc! {"_id": 1_i64, "b": "x"}));
+        let same = replaced(&before, &rawdoc! {"_id": 1_i64, "b": "x"}).unwrap();
+        assert_eq!(same, after);
+    }
+
+    #[test]
+    fn what_only_the_store_can_tell_is_left_to_it() {
+        let before = image(&rawdoc! {"_id": 1_i64, "a": 1});
+        let empty = bson::Timestamp { time: 0, increment: 0 };
+        for update in [rawdoc! {"_id": 1_i32}, rawdoc! {"b": 1, "_id": 1_i64}, rawdoc! {"t": empty}] {
+            assert_eq!(replaced(&before, &update), None);
+        }
+        assert!(replaced(&before, &rawdoc! {"t": {"t": empty}}).is_some());
+    }
+}
