@@ -6,6 +6,9 @@
 #   ensure_rust              cargo on PATH
 #   ensure_venv FILE         a Python environment with FILE's requirements; sets VENV_PYTHON
 #   ensure_store             a store to test against; sets STORE_BIN (or leaves it empty when TIDELOG_STORE_URI is given)
+#   ensure_node_check DIR    the Node.js program with its packages; sets NODE_CHECK to a folder
+#   ensure_go_check DIR      the Go program, built; sets GO_CHECK
+#   ensure_cargo_deny        cargo-deny on PATH
 #   build_release            the sidecar; sets TIDELOG_BIN
 #   free_ports N             prints N free ports of loopback
 #   start_store DIR PORT     starts STORE_BIN, waits until it answers; sets STORE_PID and STORE_ADDRESS
@@ -16,6 +19,7 @@ export TIDELOG_TOOLS
 # The test store where there is no mongod: a crate with its own WiredTiger, built from source.
 STORE_CRATE=secantus-mdb
 STORE_CRATE_VERSION=0.5.3-beta.196
+CARGO_DENY_VERSION=0.19.0
 
 say() { printf '\033[2m%s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -77,6 +81,44 @@ ensure_store() {
   (cd / && cargo install --quiet --locked --ignore-rust-version --root "$TIDELOG_TOOLS" \
     --version "=$STORE_CRATE_VERSION" --features bin --bin secantusd-rs "$STORE_CRATE") >&2 ||
     die "the test store could not be built; give one with TIDELOG_STORE_BIN or TIDELOG_STORE_URI"
+}
+
+# A number for the contents of files.
+sum_of() { cat "$@" | sha256sum | cut -c1-16; }
+
+# Installed beside the cache, so that the tree stays as it was checked out.
+ensure_node_check() {
+  local source=$1
+  command -v node >/dev/null && command -v npm >/dev/null || ensure_apt nodejs npm
+  NODE_CHECK="$TIDELOG_TOOLS/node-$(sum_of "$source"/*.json "$source"/*.js)"
+  [ -e "$NODE_CHECK/complete" ] && return 0
+  say "installing the Node.js driver into $NODE_CHECK"
+  rm -rf "$NODE_CHECK"
+  mkdir -p "$NODE_CHECK"
+  cp "$source"/*.json "$source"/*.js "$NODE_CHECK"
+  (cd "$NODE_CHECK" && npm ci --silent --no-audit --no-fund) >&2 || die "npm could not install the Node.js driver"
+  : >"$NODE_CHECK/complete"
+}
+
+ensure_go_check() {
+  local source=$1
+  command -v go >/dev/null || ensure_apt golang-go
+  GO_CHECK="$TIDELOG_TOOLS/go-check-$(sum_of "$source"/go.mod "$source"/go.sum "$source"/*.go)"
+  [ -x "$GO_CHECK" ] && return 0
+  say "building the Go driver's program"
+  mkdir -p "$TIDELOG_TOOLS"
+  (cd "$source" && GOFLAGS=-mod=readonly GOTOOLCHAIN=local go build -o "$GO_CHECK.new" .) >&2 ||
+    die "the Go program could not be built"
+  mv "$GO_CHECK.new" "$GO_CHECK"
+}
+
+# A debug build: it is as right as an optimised one and ready in a third of the time.
+ensure_cargo_deny() {
+  PATH="$TIDELOG_TOOLS/bin:$PATH"
+  command -v cargo-deny >/dev/null && return 0
+  say "building cargo-deny (once, some minutes)"
+  (cd / && cargo install --quiet --debug --locked --root "$TIDELOG_TOOLS" --version "=$CARGO_DENY_VERSION" cargo-deny) >&2 ||
+    die "cargo-deny could not be built"
 }
 
 build_release() {

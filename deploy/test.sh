@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Every test of Tidelog, with all set-up. Needs Debian and Rust; installs the rest once (see deploy/lib.sh).
+#
+#   deploy/test.sh                 everything
+#   deploy/test.sh rust            format, lints, docs, bans, Rust tests
+#   deploy/test.sh e2e [ARG…]      the black-box tests against a real store; ARGs go to pytest
+#   deploy/test.sh kills [ARG…]    only the kill test; the long form: TIDELOG_KILLS=200 deploy/test.sh kills
+#
+# TIDELOG_STORE_BIN   test against this store (default: mongod, else the test store is built)
+# TIDELOG_BIN         test this sidecar (default: the debug build of this tree)
+# TIDELOG_SEED        replay a run of the random tests; each prints its seed
+# TIDELOG_ACTIONS     writes per client in the end-to-end workload (default 250)
+# TIDELOG_KILLS       kills per mode in the kill test (default 10)
+#
+# Exit status 0 only if every phase passed. The last line counts tests; a phase that is no test run counts as one.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=deploy/lib.sh
+source "$root/deploy/lib.sh"
+cd "$root"
+
+passed=0 failed=0 summary=()
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# phase NAME COMMAND…: runs it, adds what its test runner counted, never ends the script.
+phase() {
+  local name=$1 began=$SECONDS status=0 counted
+  shift
+  printf '\n=== %s\n' "$name"
+  set +e
+  (set -e; "$@") 2>&1 | tee "$scratch/out"
+  status=${PIPESTATUS[0]}
+  set -e
+  read -r good bad < <(count "$scratch/out")
+  counted=$((good + bad))
+  if [ "$status" = 0 ] && [ "$counted" = 0 ]; then good=1; fi
+  if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+  passed=$((passed + good)) failed=$((failed + bad))
+  summary+=("$(printf '%-28s %-4s %5d passed %4d failed %5d s' "$name" "$([ "$status" = 0 ] && echo ok || echo FAIL)" "$good" "$bad" $((SECONDS - began)))")
+  printf -- '--- %s: %s (%d s)\n' "$name" "$([ "$status" = 0 ] && echo passed || echo FAILED)" $((SECONDS - began))
+}
+
+# Sums the closing lines of cargo test and pytest.
+count() {
+  awk '
+    { gsub(/\033\[[0-9;]*m/, "") }
+    /^test result: / || /^=+ .*(passed|failed|error).* in [0-9]/ || /^[0-9]+ (passed|failed|error).* in [0-9]/ {
+      for (i = 2; i <= NF; i++) {
+        if ($i ~ /^passed/) good += $(i - 1)
+        if ($i ~ /^(failed|errors?)/) bad += $(i - 1)
+      }
+    }
+    END { print good + 0, bad + 0 }' "$1"
+}
+
+rust_checks() {
+  phase "format" cargo fmt --all --check
+  phase "lints" cargo clippy --locked --all-targets -- -D warnings
+  phase "lints, all features" cargo clippy --locked --all-targets --all-features -- -D warnings
+  phase "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+  phase "licences, bans, sources" cargo_deny
+  phase "Rust tests" env TIDELOG_STORE_BIN="$STORE_BIN" cargo test --locked --no-fail-fast
+}
+
+# Advisories need the database of the RustSec project from the network; where it cannot be had, that is said.
+cargo_deny() {
+  ensure_cargo_deny
+  cargo deny --locked --offline check bans licenses sources
+  if timeout 60 cargo deny --locked fetch db >/dev/null 2>&1; then
+    cargo deny --locked check advisories
+  else
+    echo "advisories: NOT CHECKED, the RustSec database cannot be reached from here"
+  fi
+}
+
+scripts() {
+  bash -n deploy/*.sh .ci/run
+  if command -v shellcheck >/dev/null; then shellcheck -x deploy/*.sh .ci/run; else echo "shellcheck is not here: syntax only"; fi
+}
+
+build_debug() {
+  cargo build --locked --bin tidelog
+}
+
+end_to_end() {
+  export TIDELOG_STORE_BIN="$STORE_BIN" TIDELOG_NODE_CHECK="$NODE_CHECK" TIDELOG_GO_CHECK="$GO_CHECK"
+  export TIDELOG_BIN="${TIDELOG_BIN:-${CARGO_TARGET_DIR:-$root/target}/debug/tidelog}"
+  export PYTHONDONTWRITEBYTECODE=1
+  cd "$root/tests/e2e"
+  "$VENV_PYTHON" -m pytest -q --color=no "$@"
+}
+
+what=${1:-all}
+[ $# -eq 0 ] || shift
+case $what in all | rust | e2e | kills) ;; *) die "unknown part: $what (all, rust, e2e, kills)" ;; esac
+
+NODE_CHECK='' GO_CHECK=''
+ensure_apt ca-certificates build-essential pkg-config cmake ninja-build clang libclang-dev python3 python3-venv haproxy
+ensure_rust
+ensure_venv "$root/tests/e2e/requirements.txt"
+ensure_store
+[ -n "$STORE_BIN" ] || die "these tests start stores of their own: give a program with TIDELOG_STORE_BIN, not TIDELOG_STORE_URI"
+if [ "$what" != rust ] && [ "$what" != kills ]; then
+  ensure_node_check "$root/tests/drivers/node"
+  ensure_go_check "$root/tests/drivers/go"
+fi
+
+case $what in
+  all)
+    phase "scripts" scripts
+    rust_checks
+    phase "build" build_debug
+    phase "end to end" end_to_end "$@"
+    ;;
+  rust) phase "scripts" scripts; rust_checks ;;
+  e2e) phase "build" build_debug; phase "end to end" end_to_end "$@" ;;
+  kills) phase "build" build_debug; phase "kills" end_to_end -s test_kill.py "$@" ;;
+esac
+
+printf '\n'
+printf '%s\n' "${summary[@]}"
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]
