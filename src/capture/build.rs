@@ -30,10 +30,10 @@ impl Request {
 
 fn api_fields(client: &RawDocument, out: &mut RawDocumentBuf) {
     for element in client.iter_elements().flatten() {
-        if API_FIELDS.contains(&element.key().as_str()) {
-            if let Ok(value) = element.value() {
-                out.append(element.key(), value);
-            }
+        if API_FIELDS.contains(&element.key().as_str())
+            && let Ok(value) = element.value()
+        {
+            out.append(element.key(), value);
         }
     }
 }
@@ -147,7 +147,11 @@ pub(crate) struct Narrowed {
 }
 
 /// One statement with another predicate.
-pub(crate) fn statement(modify: &Modify<'_>, raw: &RawDocument, change: &Narrowed) -> Result<RawDocumentBuf, ShapeError> {
+pub(crate) fn statement(
+    modify: &Modify<'_>,
+    raw: &RawDocument,
+    change: &Narrowed,
+) -> Result<RawDocumentBuf, ShapeError> {
     let mut out = RawDocumentBuf::new();
     let mut placed = false;
     for element in raw.iter_elements() {

@@ -320,7 +320,8 @@ fn finish<'m>(mut out: Modify<'m>, shape: &Shape, remove: bool, limit: Option<i6
         };
     }
     match (shape.update.is_some(), remove, out.update) {
-        (true, false, Some(RawBsonRef::Document(_) | RawBsonRef::Array(_))) | (false, _, None) | (true, true, None) => {}
+        (true, false, Some(RawBsonRef::Document(_) | RawBsonRef::Array(_))) | (false, _, None) | (true, true, None) => {
+        }
         _ => return Err(ShapeError::field("update", "missing, or not a document or pipeline")),
     }
     if out.multi && out.sort.is_some() {

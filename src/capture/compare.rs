@@ -131,5 +131,5 @@ impl Capture {
 /// `_id` as it stands in an image.
 pub(crate) fn stored_id(image: &Image) -> Option<RawBson> {
     let doc: &RawDocument = document(image.bytes());
-    doc.get("_id").ok().flatten().map(|id| RawBson::from(id))
+    doc.get("_id").ok().flatten().map(RawBson::from)
 }

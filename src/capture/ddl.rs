@@ -104,11 +104,8 @@ impl Capture {
             }
             return Ok(Outcome { reply: answer(&reply, message.request_id()), durable: self.log.nothing_to_log()? });
         };
-        let cause = Cause {
-            origin: session.origin.clone(),
-            correlation: correlation(session, message),
-            ..Cause::default()
-        };
+        let cause =
+            Cause { origin: session.origin.clone(), correlation: correlation(session, message), ..Cause::default() };
         if let Scope::Namespaces(namespaces) = &ddl.scope {
             for ns in namespaces {
                 if kind != DdlKind::Create {
@@ -155,11 +152,12 @@ impl Capture {
         }
         if is_ok(reply.body()) {
             durable = self.control(self.with_opened(ddl.controls)).await?;
-        } else if !unchanged(reply.body()) && existed_all_along(reply.body()) {
-            if let Scope::Namespaces(namespaces) = &ddl.scope {
-                for ns in namespaces {
-                    durable = self.verify_namespace(ns, cause).await?;
-                }
+        } else if !unchanged(reply.body())
+            && existed_all_along(reply.body())
+            && let Scope::Namespaces(namespaces) = &ddl.scope
+        {
+            for ns in namespaces {
+                durable = self.verify_namespace(ns, cause).await?;
             }
         }
         session.close_slot()?;
@@ -228,7 +226,7 @@ async fn forward_alone(upstream: &mut Upstream, forward: bytes::Bytes) -> Result
     replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))
 }
 
-/// The error is not one that says that there was nothing to do: NamespaceExists 48.
+/// The error is not one that says that there was nothing to do: `NamespaceExists` 48.
 fn existed_all_along(reply: &RawDocument) -> bool {
     super::command::number(reply.get("code").ok().flatten()) != Some(48)
 }
@@ -270,9 +268,7 @@ fn merge_target(value: RawBsonRef<'_>) -> RawBsonRef<'_> {
 fn output(db: &str, value: RawBsonRef<'_>, field: &str) -> Namespace {
     match value {
         RawBsonRef::String(collection) => Namespace::new(db, collection),
-        RawBsonRef::Document(doc) => {
-            Namespace::new(doc.get_str("db").unwrap_or(db), doc.get_str(field).unwrap_or("*"))
-        }
+        RawBsonRef::Document(doc) => Namespace::new(doc.get_str("db").unwrap_or(db), doc.get_str(field).unwrap_or("*")),
         _ => Namespace::new(db, "*"),
     }
 }

@@ -53,6 +53,9 @@ pub enum CaptureError {
     /// its driver decides about a retry.
     #[error("connection to the store: {0}")]
     Upstream(#[from] UpstreamError),
+    /// A command that had been taken apart cannot be put together again; nothing more of it was forwarded.
+    #[error("the client's command: {0}")]
+    Shape(#[from] ShapeError),
     /// The store answered something that this protocol does not allow.
     #[error("unexpected answer from the store: {0}")]
     Answer(String),

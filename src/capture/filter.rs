@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn operators_are_not_literals() {
-        for filter in [rawdoc! {"_id": {"$gt": 1}}, rawdoc! {"_id": {"$eq": 1, "$gt": 0}}, rawdoc! {"a": 1}, rawdoc! {}] {
+        for filter in [rawdoc! {"_id": {"$gt": 1}}, rawdoc! {"_id": {"$eq": 1, "$gt": 0}}, rawdoc! {"a": 1}, rawdoc! {}]
+        {
             assert_eq!(literal_id(&filter), None);
         }
     }

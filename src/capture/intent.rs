@@ -122,12 +122,11 @@ impl Intents {
     /// When its file cannot be made.
     pub fn slot(self: &Arc<Self>) -> Result<Slot, IntentError> {
         let file = self.free.lock().pop();
-        let file = match file {
-            Some(file) => file,
-            None => {
-                let number = self.next.fetch_add(1, Ordering::Relaxed);
-                self.disk.create_new(&self.dir.join(format!("g{}-{number}.slot", self.generation)))?
-            }
+        let file = if let Some(file) = file {
+            file
+        } else {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            self.disk.create_new(&self.dir.join(format!("g{}-{number}.slot", self.generation)))?
         };
         Ok(Slot { home: self.clone(), file: Some(file), open: false })
     }
@@ -175,7 +174,7 @@ impl Slot {
         out.extend([1, scope]);
         out.extend(u32_of(groups.len(), "the list of namespaces")?);
         for (name, ids) in groups {
-            let len = u16::try_from(name.len()).map_err(|_| IntentError::TooLong { what: "a namespace" })?;
+            let len = u16::try_from(name.len()).map_err(|_large| IntentError::TooLong { what: "a namespace" })?;
             out.extend(len.to_le_bytes());
             out.extend(name.as_bytes());
             out.extend(u32_of(ids.len(), "the list of ids")?);
@@ -228,7 +227,7 @@ impl Drop for Slot {
 }
 
 fn u32_of(n: usize, what: &'static str) -> Result<[u8; 4], IntentError> {
-    u32::try_from(n).map(u32::to_le_bytes).map_err(|_| IntentError::TooLong { what })
+    u32::try_from(n).map(u32::to_le_bytes).map_err(|_large| IntentError::TooLong { what })
 }
 
 /// The element of a one-field document, without its name: type and value bytes.

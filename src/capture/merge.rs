@@ -34,7 +34,7 @@ pub(crate) fn is_ok(reply: &RawDocument) -> bool {
 
 /// Number of statements that a reply says failed.
 pub(crate) fn error_count(reply: &RawDocument) -> usize {
-    let listed = reply.get_array("writeErrors").map(|a| a.into_iter().count()).unwrap_or(0);
+    let listed = reply.get_array("writeErrors").map_or(0, |a| a.into_iter().count());
     let counted = number(reply.get("nErrors").ok().flatten()).unwrap_or(0);
     listed.max(usize::try_from(counted).unwrap_or(0))
 }

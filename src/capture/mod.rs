@@ -169,16 +169,16 @@ impl Capture {
         })
     }
 
-    /// Hands records to the committer, after waiting for room.
-    async fn enqueue(&self, drafts: Vec<Draft>) -> Ticket {
+    /// Hands records to the committer, in the order of calls.
+    fn enqueue(&self, drafts: Vec<Draft>) -> Ticket {
         self.log.append(drafts)
     }
 }
 
 /// Error codes that a store gives before it touches anything: the command could not be read, or may not be run.
 const NOTHING_RAN: [i64; 27] = [
-    2, 9, 13, 14, 20, 26, 27, 40, 52, 59, 67, 72, 73, 115, 166, 168, 217, 225, 251, 256, 322, 323, 8000, 40414, 40415, 40602,
-    5739101,
+    2, 9, 13, 14, 20, 26, 27, 40, 52, 59, 67, 72, 73, 115, 166, 168, 217, 225, 251, 256, 322, 323, 8000, 40414, 40415,
+    40602, 5_739_101,
 ];
 
 /// The reply proves that its command changed nothing.

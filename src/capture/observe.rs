@@ -100,9 +100,9 @@ fn batch<'m>(reply: &'m OpMsg, field: &str) -> Result<(i64, Vec<&'m RawDocument>
         return Err(refused);
     }
     let bad = |what: &str| ReadError::Capture(CaptureError::Answer(format!("find: {what}")));
-    let cursor = reply.body().get_document("cursor").map_err(|_| bad("no cursor"))?;
+    let cursor = reply.body().get_document("cursor").map_err(|_absent| bad("no cursor"))?;
     let id = number(cursor.get("id").ok().flatten()).or_else(|| cursor.get_i64("id").ok());
-    let list = cursor.get_array(field).map_err(|_| bad("no batch"))?;
+    let list = cursor.get_array(field).map_err(|_absent| bad("no batch"))?;
     let mut docs = Vec::new();
     for item in list {
         match item {

@@ -4,9 +4,9 @@
 //! Promises: whatever the store did to the piece's entities is in the log before this returns; if the connection breaks,
 //! the entities are verified while the guards are still held. Reads cost no round trip where the piece is one entity.
 
-use bson::raw::RawDocument;
+use bson::raw::{RawBsonRef, RawDocument};
 use bytes::Bytes;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use thiserror::Error;
 
 use super::command::{Command, number};
@@ -142,13 +142,15 @@ impl Capture {
         };
         self.learn_clocks(cx, seen.reply.body());
         let mut drafts = Vec::new();
-        if matches!(seen.after, After::Unknown) {
-            self.verify_targets(&targets, &cx.cause, &mut drafts).await?;
+        let compared = if matches!(seen.after, After::Unknown) {
+            self.verify_targets(&targets, &cx.cause, &mut drafts).await
         } else {
-            self.compare_all(cx, &piece, &seen, &mut drafts)?;
-        }
-        let ticket = self.enqueue(drafts).await;
+            self.compare_all(cx, &piece, &seen, &mut drafts)
+        };
+        // Whatever has been staged must follow, whatever came after it.
+        let ticket = self.enqueue(drafts);
         drop(hold);
+        compared?;
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
         cx.session.close_slot()?;
         Ok(Done { reply: seen.reply, durable })
@@ -228,10 +230,10 @@ impl Capture {
         piece: &Piece,
         targets: &[Target],
     ) -> Result<Observation, PieceError> {
-        if let [one] = targets {
-            if cx.session.via.get(&one.ns) == Some(&Via::Upstream) {
-                return self.observe_one(cx, piece, one).await;
-            }
+        if let [one] = targets
+            && cx.session.via.get(&one.ns) == Some(&Via::Upstream)
+        {
+            return self.observe_one(cx, piece, one).await;
         }
         let before = match self.read(cx, targets).await {
             Ok(before) => before,
@@ -255,7 +257,7 @@ impl Capture {
     async fn observe_one(&self, cx: &mut Cx<'_>, piece: &Piece, target: &Target) -> Result<Observation, PieceError> {
         let ids = [target.id.as_raw_bson_ref()];
         let find = build::find_images(&target.ns, &ids, cx.command.body);
-        let mut requests = vec![encode(&find, cx.upstream.next_id()), self.tagged(cx, piece.forward.clone())];
+        let mut requests = vec![encode(&find, cx.upstream.next_id()), tagged(cx, piece.forward.clone())];
         if piece.style == Style::Reads {
             requests.push(encode(&find, cx.upstream.next_id()));
         }
@@ -299,13 +301,9 @@ impl Capture {
 
     /// Forwards a message under a request id of ours and takes the reply.
     pub(crate) async fn forward(&self, cx: &mut Cx<'_>, message: Bytes) -> Result<OpMsg, CaptureError> {
-        let message = self.tagged(cx, message);
+        let message = tagged(cx, message);
         let mut replies = cx.upstream.pipeline(&[message]).await?;
         replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))
-    }
-
-    fn tagged(&self, cx: &mut Cx<'_>, message: Bytes) -> Bytes {
-        with_number(message, 4, cx.upstream.next_id())
     }
 
     /// Reads images for the client of `cx`.
@@ -314,6 +312,10 @@ impl Capture {
         let mut reader = Reader { upstream, privileged: &self.privileged, client: command.body };
         reader.images(targets, &mut session.via).await
     }
+}
+
+fn tagged(cx: &mut Cx<'_>, message: Bytes) -> Bytes {
+    with_number(message, 4, cx.upstream.next_id())
 }
 
 /// The message with a header field (4: requestID, 8: responseTo) replaced.
@@ -342,12 +344,12 @@ fn proven(reply: &OpMsg, style: Style, found: usize) -> Option<After> {
 /// Which inserts of a piece did not happen.
 pub(crate) struct Failed {
     first: Option<usize>,
-    all: HashMap<usize, ()>,
+    all: HashSet<usize>,
 }
 
 impl Failed {
     fn contains(&self, position: usize, ordered: bool) -> bool {
-        if ordered { self.first.is_some_and(|first| position >= first) } else { self.all.contains_key(&position) }
+        if ordered { self.first.is_some_and(|first| position >= first) } else { self.all.contains(&position) }
     }
 }
 
@@ -357,21 +359,21 @@ fn failed_inserts(reply: &RawDocument, command: &Command<'_>) -> Option<Failed> 
     if !is_ok(reply) || retried {
         return None;
     }
-    let mut all = HashMap::new();
+    let mut all = HashSet::new();
     let mut note = |doc: &RawDocument, field: &str| {
         if let Some(index) = number(doc.get(field).ok().flatten()).and_then(|n| usize::try_from(n).ok()) {
-            all.insert(index, ());
+            all.insert(index);
         }
     };
     if let Ok(errors) = reply.get_array("writeErrors") {
-        errors.into_iter().flatten().filter_map(|e| e.as_document()).for_each(|e| note(e, "index"));
+        errors.into_iter().flatten().filter_map(RawBsonRef::as_document).for_each(|e| note(e, "index"));
     }
     if let Ok(cursor) = reply.get_document("cursor") {
         let batch = cursor.get_array("firstBatch").ok()?;
-        let results = batch.into_iter().flatten().filter_map(|r| r.as_document());
+        let results = batch.into_iter().flatten().filter_map(RawBsonRef::as_document);
         results.filter(|r| !is_ok(r)).for_each(|r| note(r, "idx"));
     }
-    (all.len() == error_count(reply)).then(|| Failed { first: all.keys().min().copied(), all }).filter(|failed| {
+    (all.len() == error_count(reply)).then(|| Failed { first: all.iter().min().copied(), all }).filter(|failed| {
         // An ordered batch stops at its first failure.
         !command.ordered || failed.all.len() <= 1
     })

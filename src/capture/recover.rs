@@ -68,17 +68,14 @@ impl Capture {
                 () = self.look(&mut look) => {}
                 () = &mut stop => return,
             }
-            if let Some(slot) = &mut look.slot {
-                if let Err(error) = slot.close() {
-                    warn!(%error, "an intent stays open");
-                }
-            } else if recovered > 0 {
-                recovered -= 1;
-                if recovered == 0 {
-                    if let Err(error) = self.intents.clear() {
-                        warn!(%error, "intents of dead processes stay");
-                    }
-                }
+            let closed = if let Some(slot) = &mut look.slot {
+                slot.close()
+            } else {
+                recovered = recovered.saturating_sub(1);
+                if recovered == 0 { self.intents.clear() } else { Ok(()) }
+            };
+            if let Err(error) = closed {
+                warn!(%error, "an intent stays open: the next start verifies once too often");
             }
         }
     }
@@ -105,7 +102,8 @@ impl Capture {
                 }
             }
             Scope::Database(db) => {
-                let mut namespaces = self.privileged.collections(db).await.map_err(|e| CaptureError::Store(e.to_string()))?;
+                let mut namespaces =
+                    self.privileged.collections(db).await.map_err(|e| CaptureError::Store(e.to_string()))?;
                 namespaces.extend(self.index.state().namespaces.into_keys().filter(|ns| ns.db() == db));
                 namespaces.sort();
                 namespaces.dedup();
@@ -131,9 +129,9 @@ impl Capture {
         let keys = targets.iter().map(|t| t.key.clone()).collect();
         let _guard = self.guards.lock(ns, keys).await;
         let mut drafts = Vec::new();
-        self.verify_targets(&targets, &Cause::default(), &mut drafts).await?;
-        let _durable = self.enqueue(drafts).await.wait().await?;
-        Ok(())
+        let verified = self.verify_targets(&targets, &Cause::default(), &mut drafts).await;
+        let _durable = self.enqueue(drafts).wait().await?;
+        verified
     }
 
     async fn verify_whole(&self, ns: &Namespace) -> Result<(), CaptureError> {

@@ -166,7 +166,7 @@ impl Capture {
         let mut drafts = Vec::new();
         let op = if modify.is_replacement() { Op::Replace } else { Op::Update };
         self.record_new(cx, &target, op, cx.command.stmt_ids.of(statement.index), &mut drafts).await?;
-        let ticket = self.enqueue(drafts).await;
+        let ticket = self.enqueue(drafts);
         drop(hold);
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
         cx.session.close_slot()?;
@@ -256,7 +256,8 @@ fn matched(reply: &RawDocument) -> i64 {
 
 /// The `_id` that an upsert made.
 fn upserted(reply: &RawDocument) -> Option<RawBsonRef<'_>> {
-    if !is_ok(reply) || reply.get_array("retriedStmtIds").is_ok() || reply.get("retriedStmtId").ok().flatten().is_some() {
+    if !is_ok(reply) || reply.get_array("retriedStmtIds").is_ok() || reply.get("retriedStmtId").ok().flatten().is_some()
+    {
         return None;
     }
     if let Ok(last) = reply.get_document("lastErrorObject") {

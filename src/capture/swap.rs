@@ -16,6 +16,7 @@ use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use super::Capture;
 use super::build;
 use super::command::{Action, Command, Modify, Statement, Verb};
 use super::compare::Step;
@@ -24,7 +25,6 @@ use super::merge::{count, is_ok};
 use super::observe::{Seen, Target, Via, encode, take};
 use super::piece::{Aim, Cx, PieceError};
 use super::write::{Came, has_empty_timestamp, shape};
-use super::Capture;
 use crate::metrics;
 use crate::types::{Image, Op};
 use crate::wire::build::Builder;
@@ -133,7 +133,9 @@ impl Capture {
         let target = &aim.target;
         let ready = cx.session.via.get(&target.ns) == Some(&Via::Upstream);
         let trailer = *self.trailers.0.lock();
-        let (Some(modify), Some(trailer), true) = (fits(cx.command, statement), trailer, ready) else { return Ok(None) };
+        let (Some(modify), Some(trailer), true) = (fits(cx.command, statement), trailer, ready) else {
+            return Ok(None);
+        };
         let request = find_and_modify(cx, statement, modify).map_err(shape)?;
         let hold = self.guard(std::slice::from_ref(aim)).await;
         cx.session.slot()?.entities(std::slice::from_ref(target)).map_err(CaptureError::from)?;
@@ -157,7 +159,7 @@ impl Capture {
         let op = if retried { Op::Observed } else { aim.op };
         let mut drafts = Vec::new();
         self.compare(&Step { ns, key, id, before, after, op, stmt_id: aim.stmt_id }, &cx.cause, &mut drafts)?;
-        let ticket = self.enqueue(drafts).await;
+        let ticket = self.enqueue(drafts);
         drop(hold);
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
         cx.session.close_slot()?;
@@ -241,20 +243,20 @@ fn translate(reply: &OpMsg, verb: Verb, trailer: Trailer, changed: bool) -> Resu
         out.append(cstr!("electionId"), election);
     }
     if let (Some((_, term)), Ok(time)) = (trailer.election, from.get_timestamp("operationTime")) {
-        let mut op_time = RawDocumentBuf::new();
-        op_time.append(cstr!("ts"), time);
-        op_time.append(cstr!("t"), term);
-        out.append(cstr!("opTime"), &*op_time);
+        let mut stamp = RawDocumentBuf::new();
+        stamp.append(cstr!("ts"), time);
+        stamp.append(cstr!("t"), term);
+        out.append(cstr!("opTime"), &*stamp);
     }
     out.append(cstr!("n"), n);
     if verb == Verb::Update {
         let upserted = last.get("upserted").ok().flatten();
         if let Some(id) = upserted {
-            let mut item = RawDocumentBuf::new();
-            item.append(cstr!("index"), 0);
-            item.append(cstr!("_id"), id);
+            let mut entry = RawDocumentBuf::new();
+            entry.append(cstr!("index"), 0);
+            entry.append(cstr!("_id"), id);
             let mut list = RawArrayBuf::new();
-            list.push(&*item);
+            list.push(&*entry);
             out.append(cstr!("upserted"), list);
         }
         let modified = changed && n > 0 && upserted.is_none();

@@ -30,7 +30,8 @@ const BATCH: usize = 500;
 const TRIES: usize = 3;
 
 impl Capture {
-    /// Reads `targets` through the privileged connection and writes down what the log does not know.
+    /// Reads `targets` through the privileged connection and writes down what the log does not know. Also after an error, what
+    /// stands in `drafts` must be appended: it is staged.
     pub(crate) async fn verify_targets(
         &self,
         targets: &[Target],
@@ -44,13 +45,12 @@ impl Capture {
             let mut rest = group;
             while !rest.is_empty() {
                 let (chunk, after) = rest.split_at(size.min(rest.len()));
-                match self.privileged_images(chunk).await? {
-                    None => size = (size / 8).max(1),
-                    Some(seen) => {
-                        self.compare_seen(chunk, &seen, cause, drafts)?;
-                        rest = after;
-                    }
-                }
+                let Some(seen) = self.privileged_images(chunk).await? else {
+                    size = (size / 8).max(1);
+                    continue;
+                };
+                self.compare_seen(chunk, &seen, cause, drafts)?;
+                rest = after;
             }
         }
         Ok(())
@@ -87,7 +87,7 @@ impl Capture {
         metrics::VERIFY_RUNS.inc();
         let store = |e: crate::store::PrivilegedError| CaptureError::Store(e.to_string());
         let broken = |e: mongodb::error::Error| CaptureError::Store(e.to_string());
-        let _durable = self.enqueue(Vec::new()).await.wait().await?;
+        let _durable = self.enqueue(Vec::new()).wait().await?;
         let applied = self.index.wait_applied(self.log.tail()).await;
         applied.map_err(|e| CaptureError::Index(e.to_string()))?;
         let mut alive = HashSet::new();
@@ -96,13 +96,13 @@ impl Capture {
         while cursor.advance().await.map_err(broken)? {
             let doc: &RawDocument = cursor.current();
             let key = stored_key(doc)?;
-            let id = doc.get("_id").ok().flatten().map_or(RawBson::Null, |id| RawBson::from(id));
+            let id = doc.get("_id").ok().flatten().map_or(RawBson::Null, RawBson::from);
             let target = Target { ns: ns.clone(), key: key.clone(), id };
             let now = Some(Image::new(Bytes::copy_from_slice(doc.as_bytes())));
             self.compare(&Step::observed(&target, now), cause, &mut drafts)?;
             alive.insert(key);
             if drafts.len() >= BATCH {
-                let _durable = self.enqueue(std::mem::take(&mut drafts)).await.wait().await?;
+                let _durable = self.enqueue(std::mem::take(&mut drafts)).wait().await?;
             }
         }
         metrics::VERIFY_ENTITIES.add(u64::try_from(alive.len()).unwrap_or(u64::MAX));
@@ -111,7 +111,7 @@ impl Capture {
                 Step { ns, key: &key, id: &RawBson::Null, before: None, after: None, op: Op::Observed, stmt_id: 0 };
             self.compare(&step, cause, &mut drafts)?;
         }
-        Ok(self.enqueue(drafts).await.wait().await?)
+        Ok(self.enqueue(drafts).wait().await?)
     }
 
     /// Entities that the index holds alive and the store does not have.
@@ -141,16 +141,13 @@ impl Capture {
     pub(crate) async fn settle_broken(&self, cx: &mut Cx<'_>, targets: Vec<Target>, hold: Hold) {
         for _ in 0..TRIES {
             let mut drafts = Vec::new();
-            match self.verify_targets(&targets, &cx.cause, &mut drafts).await {
-                Err(error) => warn!(%error, "verify after a broken connection"),
-                Ok(()) => {
-                    let ticket = self.enqueue(drafts).await;
-                    if let Err(error) = ticket.wait().await {
-                        warn!(%error, "verify after a broken connection");
-                    }
-                    break;
-                }
+            let verified = self.verify_targets(&targets, &cx.cause, &mut drafts).await;
+            // What has been staged must follow, whatever came after it.
+            if let Err(error) = self.enqueue(drafts).wait().await {
+                warn!(%error, "verify after a broken connection");
             }
+            let Err(error) = verified else { break };
+            warn!(%error, "verify after a broken connection");
         }
         drop(hold);
         let mut scope = std::collections::BTreeMap::<Namespace, Vec<RawBson>>::new();
@@ -274,7 +271,7 @@ impl Capture {
     /// Appends control records and waits until they are durable and in the index.
     pub(crate) async fn control(&self, controls: Vec<crate::types::Control>) -> Result<Durable, CaptureError> {
         let drafts = controls.into_iter().map(|c| Draft { body: Body::Control(c), continued: false }).collect();
-        let durable = self.enqueue(drafts).await.wait().await?;
+        let durable = self.enqueue(drafts).wait().await?;
         let applied = self.index.wait_applied(self.log.tail()).await;
         applied.map_err(|e| CaptureError::Index(e.to_string()))?;
         Ok(durable)

@@ -22,7 +22,7 @@ use super::{Capture, Outcome, Session};
 use crate::changelog::Durable;
 use crate::entity::key_of;
 use crate::store::Upstream;
-use crate::types::{Image, Namespace, Op};
+use crate::types::{EntityKey, Image, Namespace, Op};
 use crate::wire::command::WriteKind;
 use crate::wire::msg::{OpMsg, document, flag};
 
@@ -67,13 +67,11 @@ impl Capture {
         self.admit(retryable)?;
         let _room = self.log.reserve(u64::try_from(message.bytes().len()).unwrap_or(u64::MAX)).await?;
         let verb = verb(kind);
-        let parts = match command::parts(verb, message) {
-            Ok(parts) => parts,
-            Err(_) => return self.opaque(session, upstream, verb, message).await,
+        let Ok(parts) = command::parts(verb, message) else {
+            return self.opaque(session, upstream, verb, message).await;
         };
-        let command = match command::parse(verb, message, &parts) {
-            Ok(command) => command,
-            Err(_) => return self.opaque(session, upstream, verb, message).await,
+        let Ok(command) = command::parse(verb, message, &parts) else {
+            return self.opaque(session, upstream, verb, message).await;
         };
         let (comment, traceparent) = comment(&command);
         let cause = Cause {
@@ -180,10 +178,10 @@ impl Capture {
             let docs = docs.into_iter().map(|d| document(&d).to_owned()).collect();
             encode(&build::part(cx.command, &statements, docs, !whole).map_err(shape)?, 0)
         };
-        if let ([statement], [aim], true) = (statements.as_slice(), aims.as_slice(), whole) {
-            if let Some(came) = self.swap(cx, statement, aim).await? {
-                return Ok(came);
-            }
+        if let ([statement], [aim], true) = (statements.as_slice(), aims.as_slice(), whole)
+            && let Some(came) = self.swap(cx, statement, aim).await?
+        {
+            return Ok(came);
         }
         aims.sort_by(|a, b| (&a.target.ns, &a.target.key).cmp(&(&b.target.ns, &b.target.key)));
         let hold = self.guard(&aims).await;
@@ -199,13 +197,11 @@ impl Capture {
         message: &OpMsg,
     ) -> Result<Outcome, CaptureError> {
         let namespaces = mentioned(verb, message);
-        let cause = Cause {
-            origin: session.origin.clone(),
-            correlation: correlation(session, message),
-            ..Cause::default()
-        };
+        let cause =
+            Cause { origin: session.origin.clone(), correlation: correlation(session, message), ..Cause::default() };
         let body = message.body();
-        let unacknowledged = body.get_document("writeConcern").is_ok_and(|c| command::number(c.get("w").ok().flatten()) == Some(0));
+        let unacknowledged =
+            body.get_document("writeConcern").is_ok_and(|c| command::number(c.get("w").ok().flatten()) == Some(0));
         let skip: &[&str] = if unacknowledged { &["writeConcern"] } else { &[] };
         let body = command::body_without(body, skip).map_err(shape)?;
         let forward = message.with_body(&body, 0);
@@ -216,7 +212,7 @@ impl Capture {
 
 /// A shape that broke after it had been accepted.
 pub(crate) fn shape(error: ShapeError) -> CaptureError {
-    CaptureError::Answer(error.to_string())
+    error.into()
 }
 
 fn verb(kind: WriteKind) -> Verb {
@@ -262,7 +258,8 @@ pub(crate) fn original(command: &Command<'_>, message: &OpMsg) -> Result<Bytes, 
 
 /// The store's reply under the client's number.
 pub(crate) fn answer(reply: &OpMsg, response_to: i32) -> Bytes {
-    let bytes = if reply.flags() & flag::CHECKSUM == 0 { reply.bytes().clone() } else { reply.with_body(reply.body(), 0) };
+    let bytes =
+        if reply.flags() & flag::CHECKSUM == 0 { reply.bytes().clone() } else { reply.with_body(reply.body(), 0) };
     with_number(bytes, 8, response_to)
 }
 
@@ -280,25 +277,27 @@ fn cut(command: &Command<'_>, infos: &[(Namespace, Arc<NsInfo>)]) -> VecDeque<Wo
             continue;
         }
         let insert = matches!(statement.action, Action::Insert { .. });
-        let Some(entity) = direct(statement, collated) else {
-            if !group.is_empty() {
-                out.push_back(Work::Group(std::mem::take(&mut group)));
+        let entity = match named(statement, collated) {
+            Named::One(key) => Some((statement.ns.clone(), key)),
+            Named::Nobody => None,
+            Named::Search => {
+                if !group.is_empty() {
+                    out.push_back(Work::Group(std::mem::take(&mut group)));
+                }
+                taken.clear();
+                only_inserts = true;
+                out.push_back(Work::Single(statement.index));
+                continue;
             }
-            taken.clear();
-            only_inserts = true;
-            out.push_back(Work::Single(statement.index));
-            continue;
         };
         let full = group.len() >= GROUP && !(only_inserts && insert);
-        let again = entity.is_some_and(|key| !taken.insert((statement.ns.clone(), key)));
+        let again = entity.as_ref().is_some_and(|entity| taken.contains(entity));
         if (full || again) && !group.is_empty() {
             out.push_back(Work::Group(std::mem::take(&mut group)));
             taken.clear();
             only_inserts = true;
-            if let Some(Some(key)) = direct(statement, collated) {
-                taken.insert((statement.ns.clone(), key));
-            }
         }
+        taken.extend(entity);
         only_inserts &= insert;
         group.push(statement.index);
     }
@@ -308,18 +307,27 @@ fn cut(command: &Command<'_>, infos: &[(Namespace, Arc<NsInfo>)]) -> VecDeque<Wo
     out
 }
 
-/// The entity that a statement names; `Some(None)`: it names none, because the store will make or refuse the `_id`.
-/// `None`: its entities must be found.
-fn direct(statement: &Statement<'_>, collated: bool) -> Option<Option<crate::types::EntityKey>> {
+/// What a statement says about its entities.
+enum Named {
+    /// It is this one, or none.
+    One(EntityKey),
+    /// It names none: the store will make or refuse the `_id`.
+    Nobody,
+    /// They must be found.
+    Search,
+}
+
+fn named(statement: &Statement<'_>, collated: bool) -> Named {
     match &statement.action {
-        Action::Insert { doc } => Some(document(doc).get("_id").ok().flatten().and_then(|id| key_of(&id).ok())),
+        Action::Insert { doc } => {
+            let id = document(doc).get("_id").ok().flatten();
+            id.and_then(|id| key_of(&id).ok()).map_or(Named::Nobody, Named::One)
+        }
         Action::Modify(modify) => {
             let simple = modify.collation.is_none() && !collated;
-            let id = literal_id(modify.filter).filter(|id| simple || !has_text(id))?;
-            if modify.multi && modify.upsert {
-                return None;
-            }
-            key_of(&id).ok().map(Some)
+            let id = literal_id(modify.filter).filter(|id| simple || !has_text(id));
+            let id = id.filter(|_| !(modify.multi && modify.upsert));
+            id.and_then(|id| key_of(&id).ok()).map_or(Named::Search, Named::One)
         }
     }
 }
@@ -378,7 +386,8 @@ fn with_id(doc: &Bytes) -> Result<(Bytes, bool), ShapeError> {
     let mut out = RawDocumentBuf::new();
     out.append(cstr!("_id"), bson::oid::ObjectId::new());
     let (head, tail) = (out.as_bytes(), raw.as_bytes().get(4..).unwrap_or_default());
-    let len = i32::try_from(head.len() - 1 + tail.len()).map_err(|_| ShapeError::field("document", "too large"))?;
+    let len =
+        i32::try_from(head.len() - 1 + tail.len()).map_err(|_large| ShapeError::field("document", "too large"))?;
     let mut bytes = BytesMut::with_capacity(head.len() + tail.len());
     bytes.extend_from_slice(&len.to_le_bytes());
     bytes.extend_from_slice(head.get(4..head.len() - 1).unwrap_or_default());
@@ -399,7 +408,11 @@ fn stored(doc: &Bytes) -> Result<Image, ShapeError> {
         let element = element.map_err(ShapeError::bson)?;
         let end = at + 1 + element.key().as_str().len() + 1 + element.size();
         let part = doc.get(at..end).unwrap_or_default();
-        if element.key() == cstr!("_id") { id.extend_from_slice(part) } else { others.extend_from_slice(part) }
+        if element.key() == cstr!("_id") {
+            id.extend_from_slice(part);
+        } else {
+            others.extend_from_slice(part);
+        }
         at = end;
     }
     let mut out = BytesMut::with_capacity(doc.len());

@@ -21,13 +21,14 @@ pub struct PrivilegedError {
 }
 
 impl PrivilegedError {
-    fn new(action: &'static str, target: impl ToString) -> impl FnOnce(mongodb::error::Error) -> Self {
+    fn new(action: &'static str, target: impl std::fmt::Display) -> impl FnOnce(mongodb::error::Error) -> Self {
         let target = target.to_string();
         move |source| Self { action, target, source: Box::new(source) }
     }
 }
 
 /// What a namespace is, as far as capture cares.
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts that the store tells")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collection {
     /// It exists.
@@ -69,7 +70,12 @@ impl Privileged {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), PrivilegedError> {
-        self.client.database("admin").run_command(doc! {"ping": 1}).await.map(drop).map_err(PrivilegedError::new("ping", "admin"))
+        self.client
+            .database("admin")
+            .run_command(doc! {"ping": 1})
+            .await
+            .map(drop)
+            .map_err(PrivilegedError::new("ping", "admin"))
     }
 
     /// The node's `hello` reply.
@@ -77,11 +83,16 @@ impl Privileged {
     /// # Errors
     /// When it does not answer.
     pub async fn hello(&self) -> Result<Document, PrivilegedError> {
-        self.client.database("admin").run_command(doc! {"hello": 1}).await.map_err(PrivilegedError::new("hello", "admin"))
+        self.client
+            .database("admin")
+            .run_command(doc! {"hello": 1})
+            .await
+            .map_err(PrivilegedError::new("hello", "admin"))
     }
 
     fn collection(&self, ns: &Namespace) -> mongodb::Collection<RawDocumentBuf> {
-        let criteria = SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::PrimaryPreferred { options: None });
+        let criteria =
+            SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::PrimaryPreferred { options: None });
         let options = mongodb::options::CollectionOptions::builder()
             .read_concern(ReadConcern::local())
             .selection_criteria(criteria)
@@ -125,7 +136,12 @@ impl Privileged {
     /// # Errors
     /// When the store does not answer or refuses.
     pub async fn collections(&self, db: &str) -> Result<Vec<Namespace>, PrivilegedError> {
-        let names = self.client.database(db).list_collection_names().await.map_err(PrivilegedError::new("listCollections", db))?;
+        let names = self
+            .client
+            .database(db)
+            .list_collection_names()
+            .await
+            .map_err(PrivilegedError::new("listCollections", db))?;
         Ok(names.iter().map(|name| Namespace::new(db, name)).collect())
     }
 
@@ -140,7 +156,9 @@ impl Privileged {
         budget: usize,
     ) -> Result<Option<Vec<RawDocumentBuf>>, PrivilegedError> {
         let mut array = RawArrayBuf::new();
-        ids.iter().for_each(|id| array.push(*id));
+        for id in ids {
+            array.push(*id);
+        }
         let filter = rawdoc! {"_id": {"$in": array}};
         let filter = Document::try_from(&*filter).map_err(|e| PrivilegedError::new("find", ns)(e.into()))?;
         let cursor = self.collection(ns).find(filter).await;
