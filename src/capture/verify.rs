@@ -85,33 +85,40 @@ impl Capture {
     /// Reads a whole namespace against the index. Under its exclusive guard. Memory: one key per live document.
     pub(crate) async fn verify_namespace(&self, ns: &Namespace, cause: &Cause) -> Result<Durable, CaptureError> {
         metrics::VERIFY_RUNS.inc();
-        let store = |e: crate::store::PrivilegedError| CaptureError::Store(e.to_string());
-        let broken = |e: mongodb::error::Error| CaptureError::Store(e.to_string());
         let _durable = self.enqueue(Vec::new()).wait().await?;
         let applied = self.index.wait_applied(self.log.tail()).await;
         applied.map_err(|e| CaptureError::Index(e.to_string()))?;
-        let mut alive = HashSet::new();
         let mut drafts = Vec::new();
-        let mut cursor = self.privileged.scan(ns).await.map_err(store)?;
+        let scanned = self.scan_namespace(ns, cause, &mut drafts).await;
+        // Whatever has been staged must follow, whatever came after it.
+        let durable = self.enqueue(drafts).wait().await?;
+        scanned.map(|()| durable)
+    }
+
+    async fn scan_namespace(&self, ns: &Namespace, cause: &Cause, drafts: &mut Vec<Draft>) -> Result<(), CaptureError> {
+        let broken = |e: mongodb::error::Error| CaptureError::Store(e.to_string());
+        let mut alive = HashSet::new();
+        let cursor = self.privileged.scan(ns).await;
+        let mut cursor = cursor.map_err(|e| CaptureError::Store(e.to_string()))?;
         while cursor.advance().await.map_err(broken)? {
             let doc: &RawDocument = cursor.current();
             let key = stored_key(doc)?;
             let id = doc.get("_id").ok().flatten().map_or(RawBson::Null, RawBson::from);
             let target = Target { ns: ns.clone(), key: key.clone(), id };
             let now = Some(Image::new(Bytes::copy_from_slice(doc.as_bytes())));
-            self.compare(&Step::observed(&target, now), cause, &mut drafts)?;
+            self.compare(&Step::observed(&target, now), cause, drafts)?;
             alive.insert(key);
             if drafts.len() >= BATCH {
-                let _durable = self.enqueue(std::mem::take(&mut drafts)).wait().await?;
+                let _durable = self.enqueue(std::mem::take(drafts)).wait().await?;
             }
         }
         metrics::VERIFY_ENTITIES.add(u64::try_from(alive.len()).unwrap_or(u64::MAX));
         for key in self.missing(ns, &alive)? {
-            let step =
-                Step { ns, key: &key, id: &RawBson::Null, before: None, after: None, op: Op::Observed, stmt_id: 0 };
-            self.compare(&step, cause, &mut drafts)?;
+            let (id, op) = (&RawBson::Null, Op::Observed);
+            let step = Step { ns, key: &key, id, before: None, after: None, op, stmt_id: 0 };
+            self.compare(&step, cause, drafts)?;
         }
-        Ok(self.enqueue(drafts).wait().await?)
+        Ok(())
     }
 
     /// Entities that the index holds alive and the store does not have.
