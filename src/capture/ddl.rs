@@ -106,12 +106,9 @@ impl Capture {
         };
         let cause =
             Cause { origin: session.origin.clone(), correlation: correlation(session, message), ..Cause::default() };
-        if let Scope::Namespaces(namespaces) = &ddl.scope {
-            for ns in namespaces {
-                if kind != DdlKind::Create {
-                    self.namespace(ns, &cause).await?;
-                }
-            }
+        // What moves must be known: whether the log holds all of it goes with it.
+        if let [Control::Rename { from, .. }] = ddl.controls.as_slice() {
+            self.namespace(from).await?;
         }
         let hold = match &ddl.scope {
             Scope::Database(db) => self.ns_guards.database_exclusive(db).await,

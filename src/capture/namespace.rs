@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Capture;
-use super::compare::Cause;
 use super::error::CaptureError;
 use crate::types::{Control, Namespace};
 
@@ -65,7 +64,7 @@ impl Capture {
     }
 
     /// What is known of `ns`; asks the store and writes the log at the first touch.
-    pub(crate) async fn namespace(&self, ns: &Namespace, _cause: &Cause) -> Result<Arc<NsInfo>, CaptureError> {
+    pub(crate) async fn namespace(&self, ns: &Namespace) -> Result<Arc<NsInfo>, CaptureError> {
         if let Some(info) = self.namespaces.get(ns) {
             return Ok(info);
         }

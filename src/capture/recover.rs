@@ -116,7 +116,7 @@ impl Capture {
     }
 
     async fn verify_ids(&self, ns: &Namespace, ids: &[bson::RawBson]) -> Result<(), CaptureError> {
-        if self.namespace(ns, &Cause::default()).await?.excluded {
+        if self.namespace(ns).await?.excluded {
             return Ok(());
         }
         let mut targets = Vec::with_capacity(ids.len());
@@ -135,7 +135,7 @@ impl Capture {
     }
 
     async fn verify_whole(&self, ns: &Namespace) -> Result<(), CaptureError> {
-        if self.namespace(ns, &Cause::default()).await?.excluded {
+        if self.namespace(ns).await?.excluded {
             return Ok(());
         }
         let _hold = Hold::exclusive(self.ns_guards.exclusive(std::slice::from_ref(ns)).await);

@@ -96,7 +96,7 @@ impl Capture {
         let mut plain = true;
         let mut infos = Vec::new();
         for ns in namespaces {
-            let info = self.namespace(&ns, &cx.cause).await?;
+            let info = self.namespace(&ns).await?;
             plain &= info.excluded;
             infos.push((ns, info));
         }
