@@ -26,6 +26,7 @@ use crate::types::{Digest, EntityKey, Epoch, LogState, Lsn, Namespace, Seq};
 use fjall::{Database, Keyspace};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
+use std::ops::Bound;
 use tokio::sync::watch;
 
 /// What the index knows of an entity.
@@ -216,8 +217,8 @@ impl Index {
         (folded.applied, folded.log.clone())
     }
 
-    /// Entities of a namespace in key order, after `after`, at most `limit`: those applied (staged ones are not looked at), dead ones
-    /// included.
+    /// Entities of a namespace in key order, after `after`, at most `limit`, dead ones included; staged ones as they are staged.
+    /// Writers that go on meanwhile may or may not be seen.
     ///
     /// # Errors
     /// The engine failed, or a row is damaged.
@@ -227,20 +228,41 @@ impl Index {
         after: Option<&EntityKey>,
         limit: usize,
     ) -> Result<Vec<(EntityKey, Entry)>, IndexError> {
+        // First what is staged: what is applied in between is then seen twice, not missed.
+        let mut found = self.overlay.of(ns);
+        if let Some(after) = after {
+            found.retain(|key, _| key > after);
+        }
+        let applied = self.scan_applied(ns, after, limit)?;
+        if applied.len() == limit {
+            let last = applied.last().map(|(key, _)| key.clone());
+            found.retain(|key, _| Some(key) <= last.as_ref());
+        }
+        for (key, entry) in applied {
+            let staged = found.entry(key).or_insert(entry);
+            if (staged.epoch, staged.seq) <= (entry.epoch, entry.seq) {
+                *staged = entry;
+            }
+        }
+        Ok(found.into_iter().take(limit).collect())
+    }
+
+    /// The applied part of [`Index::scan`].
+    fn scan_applied(
+        &self,
+        ns: &Namespace,
+        after: Option<&EntityKey>,
+        limit: usize,
+    ) -> Result<Vec<(EntityKey, Entry)>, IndexError> {
         let prefix = row::prefix(ns, 0).ok_or_else(|| too_long(ns))?;
         let dropped = self.dropped(ns);
-        let skip = after.map(|key| [prefix.as_slice(), key.as_bytes()].concat());
-        let rows = self.entities.range(skip.clone().unwrap_or_else(|| prefix.clone())..);
+        let from = after.map_or(Bound::Included(prefix.clone()), |key| {
+            Bound::Excluded([prefix.as_slice(), key.as_bytes()].concat())
+        });
         let mut out = Vec::with_capacity(limit.min(1024));
-        for guard in rows {
-            if out.len() == limit {
-                break;
-            }
+        for guard in self.entities.range((from, Bound::Unbounded)).take(limit) {
             let (row_key, value) = guard.into_inner().map_err(IndexError::engine("scan"))?;
             let Some(key) = row_key.strip_prefix(prefix.as_slice()) else { break };
-            if skip.as_deref() == Some(&*row_key) {
-                continue;
-            }
             let row = Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?;
             out.push((EntityKey(key.into()), row.entry_after(dropped)));
         }

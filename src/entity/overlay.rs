@@ -9,7 +9,7 @@ use super::index::Entry;
 use crate::metrics::INDEX_OVERLAY_ENTRIES;
 use crate::types::{EntityKey, Epoch, Namespace, Seq};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 
 const SHARDS: u64 = 64;
@@ -46,6 +46,16 @@ impl Overlay {
             staged.remove(id);
             INDEX_OVERLAY_ENTRIES.dec();
         }
+    }
+
+    /// What is staged of a namespace, in key order.
+    pub(super) fn of(&self, ns: &Namespace) -> BTreeMap<EntityKey, Entry> {
+        let mut out = BTreeMap::new();
+        for shard in &self.shards {
+            let staged = shard.lock();
+            out.extend(staged.iter().filter(|((at, _), _)| at == ns).map(|((_, key), entry)| (key.clone(), *entry)));
+        }
+        out
     }
 
     pub(super) fn len(&self) -> usize {

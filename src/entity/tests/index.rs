@@ -247,3 +247,31 @@ async fn who_waits_for_a_stopped_index_is_told() {
     let (wait, settled) = waits.await.unwrap();
     assert!(matches!((wait, settled), (Err(IndexError::Stopped { .. }), Err(IndexError::Stopped { .. }))));
 }
+
+#[test]
+fn a_scan_shows_what_is_staged_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path(), Lsn(9));
+    let model = model_of(&[write(0, 1, 1), write(0, 3, 1), write(0, 5, 1), write(1, 2, 1), write(3, 2, 1)]);
+    index.apply(&model.log).unwrap();
+    let name = ns("a.x");
+    let staged = |seq| Entry::staged(E1, Seq(seq), Some(Digest([9; 32])));
+    index.stage(&name, &key(0), staged(1));
+    index.stage(&name, &key(3), staged(2));
+    index.stage(&name, &key(4), staged(1));
+    index.stage(&name, &key(6), staged(1));
+    index.stage(&ns("a.y"), &key(4), staged(1));
+    let all = index.scan(&name, None, 100).unwrap();
+    let seen: Vec<_> = all.iter().map(|(k, e)| (k.as_bytes()[1], e.seq.0, e.lsn == Lsn::ZERO)).collect();
+    assert_eq!(seen, [(0, 1, true), (1, 1, false), (3, 2, true), (4, 1, true), (5, 1, false), (6, 1, true)]);
+    for limit in 1..8 {
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = index.scan(&name, after.as_ref(), limit).unwrap();
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            paged.extend(page);
+        }
+        assert_eq!(paged, all, "in pages of {limit}");
+    }
+}
