@@ -37,13 +37,13 @@ impl Session {
         if in_transaction(request.body()) {
             return self.refuse_in_transaction(&request).await;
         }
-        let Ok(acked) = acknowledged(&request) else {
+        let Ok(rewritten) = acknowledged(&request) else {
             COMMANDS_REFUSED.inc_for("malformed");
             return self
                 .fail(&request, &Failure::new(22, "InvalidBSON", "invalid BSON in the body of the command"))
                 .await;
         };
-        let (asked, answer) = match acked {
+        let (asked, answer) = match rewritten {
             None => (request, Answer::Whole),
             Some(bytes) if request.more_to_come() => (reparse(bytes)?, Answer::None),
             Some(bytes) => (reparse(bytes)?, Answer::Short),

@@ -1,5 +1,7 @@
 //! The proxy in front of a real store, spoken to in raw messages.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
+
 mod captured;
 mod store;
 
