@@ -33,7 +33,7 @@ use options::Options;
 use plan::Op;
 use servers::{Servers, Target};
 use std::error::Error;
-use table::{Cell, Row};
+use table::{Cell, Row, Spent};
 
 /// Anything that ends a run: a bench has nobody to tell apart the causes but a reader.
 type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -45,7 +45,8 @@ async fn main() -> Fallible<()> {
     let header = table::header(&options, &servers)?;
     println!("{header}");
     let rows = measure(&options, &servers).await?;
-    let text = table::render(&rows, &options.targets());
+    let targets = options.targets();
+    let text = format!("{}\n{}", table::render(&rows, &targets), table::render_cpu(&rows, &targets));
     println!("{text}");
     if let Some(path) = &options.out {
         std::fs::write(path, format!("{header}\n{text}"))?;
@@ -96,10 +97,10 @@ async fn one_cell(options: &Options, servers: &Servers, target: Target, op: Op, 
     let address = servers.address(target);
     let work = plan::prepare(address, target, op, clients, options.seconds()).await?;
     servers.settle().await?;
-    let before = servers.cpu(target)?;
+    let (proxy, store) = (servers.cpu(target)?, servers.store_cpu()?);
     let result = load::run(address, &work, clients, options.seconds()).await?;
     servers.settle().await?;
-    let after = servers.cpu(target)?;
+    let spent = Spent { proxy: servers.cpu(target)?.since(proxy), store: servers.store_cpu()?.since(store) };
     plan::clean(address, &work).await?;
-    Ok(Cell::new(&result, after.since(before)))
+    Ok(Cell::new(&result, spent))
 }

@@ -108,6 +108,11 @@ impl Servers {
         self.server(target).map_or(Ok(Cpu::default()), |server| Cpu::of(server.child.id()))
     }
 
+    /// CPU time of the store so far.
+    pub(crate) fn store_cpu(&self) -> Fallible<Cpu> {
+        Cpu::of(self.store.child.id())
+    }
+
     /// `name version` of each server.
     pub(crate) fn versions(&self) -> Vec<String> {
         [Some(&self.store), self.haproxy.as_ref(), self.tidelog.as_ref()]
@@ -120,7 +125,7 @@ impl Servers {
     /// Waits until none of the servers uses more than a tenth of a core, or the time is over.
     pub(crate) async fn settle(&self) -> Fallible<()> {
         let all = || -> Fallible<Cpu> {
-            let mut sum = Cpu::of(self.store.child.id())?;
+            let mut sum = self.store_cpu()?;
             for server in [&self.haproxy, &self.tidelog].into_iter().flatten() {
                 sum = sum.and(Cpu::of(server.child.id())?);
             }

@@ -9,6 +9,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// CPU time that one cell cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent {
+    /// Of the target's proxy; zero for *direct*.
+    pub(crate) proxy: Duration,
+    /// Of the store.
+    pub(crate) store: Duration,
+}
+
 /// One target in one round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell {
@@ -16,18 +25,18 @@ pub(crate) struct Cell {
     pub(crate) rate: f64,
     p50_us: f64,
     p99_us: f64,
-    cpu: Duration,
+    spent: Spent,
     operations: u64,
 }
 
 impl Cell {
     /// Takes the figures out of a run.
-    pub(crate) fn new(outcome: &Outcome, cpu: Duration) -> Self {
+    pub(crate) fn new(outcome: &Outcome, spent: Spent) -> Self {
         Self {
             rate: outcome.rate,
             p50_us: percentile(&outcome.latencies_us, 50),
             p99_us: percentile(&outcome.latencies_us, 99),
-            cpu,
+            spent,
             operations: outcome.operations,
         }
     }
@@ -72,8 +81,8 @@ impl Row {
     }
 
     /// Microseconds of CPU per operation, over all rounds.
-    fn cpu_us(&self, target: Target) -> f64 {
-        let cpu: Duration = self.of(target).map(|c| c.cpu).sum();
+    fn cpu_us(&self, target: Target, whose: impl Fn(&Spent) -> Duration) -> f64 {
+        let cpu: Duration = self.of(target).map(|c| whose(&c.spent)).sum();
         let operations: u64 = self.of(target).map(|c| c.operations).sum();
         let operations = u32::try_from(operations).unwrap_or(u32::MAX);
         cpu.as_secs_f64() * 1e6 / f64::from(operations)
@@ -124,11 +133,28 @@ fn columns(row: &Row, targets: &[Target], against: &[Target]) -> Vec<String> {
         let p99_ms = row.median(target, |c| c.p99_us) / 1e3;
         out.push(format!("{p50_ms:.2} / {p99_ms:.2}"));
         if target != Target::Direct {
-            out.push(format!("{:.1}", row.cpu_us(target)));
+            out.push(format!("{:.1}", row.cpu_us(target, |s| s.proxy)));
         }
     }
     out.extend(against.iter().map(|&to| format!("**{:.2}**", row.ratio(Target::Tidelog, to))));
     out
+}
+
+/// Where the CPU time goes: a second table, in microseconds per operation.
+pub(crate) fn render_cpu(rows: &[Row], targets: &[Target]) -> String {
+    let mut head = vec!["CPU µs/op".to_owned(), "clients".to_owned()];
+    head.extend(targets.iter().map(|t| format!("store, {}", t.name())));
+    let proxies: Vec<_> = targets.iter().copied().filter(|t| *t != Target::Direct).collect();
+    head.extend(proxies.iter().map(|t| t.name().to_owned()));
+    let rule = format!("|---|{}", "--:|".repeat(head.len() - 1));
+    let mut lines = vec![line(&head), rule];
+    for row in rows {
+        let mut out = vec![row.op.name().to_owned(), row.clients.to_string()];
+        out.extend(targets.iter().map(|&t| format!("{:.1}", row.cpu_us(t, |s| s.store))));
+        out.extend(proxies.iter().map(|&t| format!("{:.1}", row.cpu_us(t, |s| s.proxy))));
+        lines.push(line(&out));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// What was run, on what.
