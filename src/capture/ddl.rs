@@ -212,7 +212,6 @@ impl Capture {
         metrics::GAPS_OPENED.add_for(cause, 1);
         let gap = Control::GapOpened { id, ns: ns.clone(), cause: cause.to_owned(), detail: detail.to_owned() };
         let _durable = self.control(vec![gap]).await?;
-        metrics::GAPS_OPEN.set(u64::try_from(self.index.state().gaps.len()).unwrap_or(u64::MAX));
         Ok(())
     }
 }

@@ -96,16 +96,14 @@ impl Capture {
     }
 
     async fn scan_namespace(&self, ns: &Namespace, cause: &Cause, drafts: &mut Vec<Draft>) -> Result<(), CaptureError> {
-        let broken = |e: mongodb::error::Error| CaptureError::Store(e.to_string());
+        let broken = |e: crate::store::PrivilegedError| CaptureError::Store(e.to_string());
         let mut alive = HashSet::new();
-        let cursor = self.privileged.scan(ns).await;
-        let mut cursor = cursor.map_err(|e| CaptureError::Store(e.to_string()))?;
-        while cursor.advance().await.map_err(broken)? {
-            let doc: &RawDocument = cursor.current();
-            let key = stored_key(doc)?;
+        let mut scan = self.privileged.scan(ns).await.map_err(broken)?;
+        while let Some(doc) = scan.next().await.map_err(broken)? {
+            let key = stored_key(&doc)?;
             let id = doc.get("_id").ok().flatten().map_or(RawBson::Null, RawBson::from);
             let target = Target { ns: ns.clone(), key: key.clone(), id };
-            let now = Some(Image::new(Bytes::copy_from_slice(doc.as_bytes())));
+            let now = Some(Image::new(Bytes::from(doc.into_bytes())));
             self.compare(&Step::observed(&target, now), cause, drafts)?;
             alive.insert(key);
             if drafts.len() >= BATCH {

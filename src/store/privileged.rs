@@ -179,7 +179,26 @@ impl Privileged {
     ///
     /// # Errors
     /// When the store does not answer or refuses.
-    pub async fn scan(&self, ns: &Namespace) -> Result<mongodb::Cursor<RawDocumentBuf>, PrivilegedError> {
-        self.collection(ns).find(doc! {}).await.map_err(PrivilegedError::new("find", ns))
+    pub async fn scan(&self, ns: &Namespace) -> Result<Scan, PrivilegedError> {
+        let cursor = self.collection(ns).find(doc! {}).await.map_err(PrivilegedError::new("find", ns))?;
+        Ok(Scan { cursor, ns: ns.clone() })
+    }
+}
+
+/// A scan under way.
+#[derive(Debug)]
+pub struct Scan {
+    cursor: mongodb::Cursor<RawDocumentBuf>,
+    ns: Namespace,
+}
+
+impl Scan {
+    /// The next document; `None` at the end.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn next(&mut self) -> Result<Option<RawDocumentBuf>, PrivilegedError> {
+        let more = self.cursor.advance().await.map_err(PrivilegedError::new("getMore", &self.ns))?;
+        Ok(more.then(|| self.cursor.current().to_owned()))
     }
 }
