@@ -19,7 +19,7 @@ export TIDELOG_TOOLS
 # The test store where there is no mongod: a crate with its own WiredTiger, built from source.
 STORE_CRATE=secantus-mdb
 STORE_CRATE_VERSION=0.5.3-beta.196
-CARGO_DENY_VERSION=0.19.0
+CARGO_DENY_VERSION=0.20.2
 
 say() { printf '\033[2m%s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -89,7 +89,7 @@ sum_of() { cat "$@" | sha256sum | cut -c1-16; }
 # Installed beside the cache, so that the tree stays as it was checked out.
 ensure_node_check() {
   local source=$1
-  command -v node >/dev/null && command -v npm >/dev/null || ensure_apt nodejs npm
+  { command -v node && command -v npm; } >/dev/null || ensure_apt nodejs npm
   NODE_CHECK="$TIDELOG_TOOLS/node-$(sum_of "$source"/*.json "$source"/*.js)"
   [ -e "$NODE_CHECK/complete" ] && return 0
   say "installing the Node.js driver into $NODE_CHECK"

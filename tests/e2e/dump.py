@@ -18,7 +18,7 @@ def dump(client) -> dict[str, list[bytes]]:
             collection = info["name"]
             if info["type"] != "collection" or collection.startswith("system."):
                 continue
-            raw = [d.raw for d in database.get_collection(collection, codec_options=RAW).find()]
+            raw = [bytes(d.raw) for d in database.get_collection(collection, codec_options=RAW).find()]
             if raw:
                 found[f"{name}.{collection}"] = sorted(raw)
     return found

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from bson import Binary
+from bson import Binary, Int64
 from dump import difference, dump
 from judge import compare
 from pymongo import MongoClient
@@ -303,7 +303,7 @@ def test_disk_nearly_full(lab, mode):
     status, text = eventually(lambda: (r := sidecar.http("/readyz"))[0] == 503 and r, 10, "not ready")
     assert "disk" in text
     with Raw(sidecar.listen) as raw:
-        refused = raw.command({"insert": "c", "documents": [{"_id": 2}], "$db": "full", "lsid": {"id": Binary(b"\7" * 16, 4)}, "txnNumber": __import__("bson").Int64(1)})
+        refused = raw.command({"insert": "c", "documents": [{"_id": 2}], "$db": "full", "lsid": {"id": Binary(b"\7" * 16, 4)}, "txnNumber": Int64(1)})
         assert refused["ok"] == 0 and "RetryableWriteError" in refused["errorLabels"], refused
         assert raw.command({"find": "c", "$db": "full"})["cursor"]["firstBatch"] == [{"_id": 1}]
     assert dump(store.client()).keys() == {"full.c"} and len(dump(store.client())["full.c"]) == 1
@@ -406,8 +406,6 @@ def test_write_in_a_transaction_is_refused(lab, mode):
     store = lab.store(mode)
     sidecar = lab.sidecar(store)
     lsid = {"id": Binary(b"\x09" * 16, 4)}
-    from bson import Int64
-
     writes = [
         {"insert": "c", "documents": [{"_id": 2}]},
         {"update": "c", "updates": [{"q": {"_id": 1}, "u": {"$set": {"x": 1}}}]},

@@ -1,0 +1,174 @@
+"""The judge is judged: a good stream and export pass, and each rule is seen to fail when it is broken."""
+
+import base64
+import hashlib
+import json
+
+import bson
+import ejson
+import pytest
+from bson import Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp, json_util
+from identity import id_of, same_key
+from ids import pool
+from validator import Broken, check_export, fold_lines
+
+MODULUS = 1 << 256
+
+
+def sha(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def text(document: dict) -> str:
+    return json_util.dumps(document, json_options=json_util.CANONICAL_JSON_OPTIONS)
+
+
+def change(lsn: int, seq: int, op: str, before: dict | None, after: dict | None, **other) -> dict:
+    """A record as the exporter writes it."""
+    image = after or before
+    record = {"log": "l", "lsn": lsn, "ns": "d.c", "id": json.loads(text({"x": image["_id"]}))["x"], "key": f"k{image['_id']}", "epoch": 1, "seq": seq, "op": op}
+    for side, document in (("before", before), ("after", after)):
+        record[side] = json.loads(text(document)) if document is not None else None
+        record[f"{side}_sha256"] = sha(bson.encode(document)) if document is not None else None
+    record |= {"hlc": f"{1000 + lsn:016x}", "wall": "", "comment": ""} | other
+    hashed = [record["epoch"], record["seq"], op, record["before_sha256"] or "", record["after_sha256"] or "", record["key"], record["ns"]]
+    record["change_hash"] = sha(":".join(map(str, hashed)).encode())
+    return record | other
+
+
+ONE, TWO, THREE = {"_id": 1, "v": 1}, {"_id": 1, "v": Int64(2)}, {"_id": 1, "v": 2.5}
+
+
+def stream() -> list[dict]:
+    return [
+        {"log": "l", "lsn": 1, "control": "opened", "ns": "d.c", "complete": True, "hlc": f"{1001:016x}"},
+        change(2, 1, "insert", None, ONE),
+        change(3, 2, "update", ONE, TWO),
+        change(4, 3, "delete", TWO, None),
+        change(5, 4, "insert", None, THREE),
+        change(6, 1, "insert", None, {"_id": 2, "v": 1}),
+        {"log": "l", "lsn": 7, "control": "rename", "from": "d.c", "to": "d.e", "hlc": f"{1007:016x}"},
+    ]
+
+
+def fold(records: list[dict]):
+    return fold_lines(json.dumps(r) for r in records)
+
+
+def test_a_good_stream():
+    documents = fold(stream()).documents()
+    assert documents == {"d.e": sorted([bson.encode(THREE), bson.encode({"_id": 2, "v": 1})])}
+
+
+BREAKS = {
+    "a hole in lsn": lambda s: s[3].update(lsn=9),
+    "another log": lambda s: s[2].update(log="m"),
+    "the clock goes back": lambda s: s[3].update(hlc="0" * 16),
+    "a hole in seq": lambda s: s.__setitem__(2, change(3, 3, "update", ONE, TWO)),
+    "seq again": lambda s: s.__setitem__(2, change(3, 1, "update", ONE, TWO)),
+    "an epoch that does not start at 1": lambda s: s.__setitem__(2, change(3, 2, "update", ONE, TWO, epoch=2)),
+    "before is not what was": lambda s: s.__setitem__(2, change(3, 2, "update", THREE, TWO)),
+    "after hash": lambda s: s[2].update(after_sha256="0" * 64),
+    "before hash": lambda s: s[2].update(before_sha256="0" * 64),
+    "after bytes": lambda s: s[2].update(after={"_id": {"$numberInt": "1"}, "v": {"$numberInt": "2"}}),
+    "change hash": lambda s: s[2].update(change_hash="0" * 64),
+    "nothing changed": lambda s: s.__setitem__(2, change(3, 2, "update", ONE, ONE)),
+    "insert over a living one": lambda s: s.__setitem__(2, change(3, 2, "insert", ONE, TWO)),
+    "update of nothing": lambda s: s.__setitem__(1, change(2, 1, "update", None, ONE)),
+    "one id, two keys": lambda s: s.__setitem__(5, change(6, 1, "insert", None, {"_id": 1.0}, key="other")),
+    "two ids, one key": lambda s: s.__setitem__(5, change(6, 5, "update", THREE, {"_id": 2, "v": 1}, key="k1")),
+    "a changed id": lambda s: s[1].update(id={"$numberInt": "7"}),
+    "an unknown control": lambda s: s[6].update(control="frob"),
+}
+
+
+@pytest.mark.parametrize("what", list(BREAKS))
+def test_broken_streams(what):
+    records = stream()
+    BREAKS[what](records)
+    with pytest.raises(Broken):
+        fold(records)
+
+
+def export(folder, records: list[dict], edit=lambda manifest: None) -> None:
+    """Writes the stream as two windows."""
+    previous, sums = None, []
+    for number, part in enumerate((records[:4], records[4:]), 1):
+        window = folder / f"window-{number:010d}"
+        window.mkdir(parents=True)
+        content = "".join(json.dumps(r) + "\n" for r in part).encode()
+        (window / "records.jsonl").write_bytes(content)
+        counts = {}
+        for r in part:
+            if "op" in r:
+                counts.setdefault(r["ns"], {}).setdefault(r["op"], 0)
+                counts[r["ns"]][r["op"]] += 1
+        alive = [] if number == 1 else [bson.encode(THREE), bson.encode({"_id": 2, "v": 1})]
+        sums = f"{sum(int(sha(d), 16) for d in alive) % MODULUS:064x}"
+        zero = {"ns": "d.c", "alive": 0, "fingerprint": "0" * 64, "complete": True}
+        spaces = [zero] if number == 1 else [zero, {"ns": "d.e", "alive": 2, "fingerprint": sums, "complete": True}]
+        manifest = {"window": number, "first_lsn": part[0]["lsn"], "last_lsn": part[-1]["lsn"], "first_hlc": part[0]["hlc"], "last_hlc": part[-1]["hlc"]}
+        manifest |= {"counts": counts, "namespaces": spaces, "gaps": [], "previous_manifest_sha256": previous}
+        manifest["files"] = [{"name": "records.jsonl", "bytes": len(content), "records": len(part), "sha256": sha(content)}]
+        if number == 2:
+            edit(manifest)
+        (window / "manifest.json").write_text(json.dumps(manifest))
+        previous = sha((window / "manifest.json").read_bytes())
+
+
+def test_a_good_export(tmp_path):
+    export(tmp_path, stream())
+    found, manifests = check_export(tmp_path)
+    assert len(manifests) == 2 and found.lsn == 7
+
+
+EDITS = {
+    "window id": lambda m: m.update(window=3),
+    "first lsn": lambda m: m.update(first_lsn=4),
+    "last lsn": lambda m: m.update(last_lsn=8),
+    "clock": lambda m: m.update(last_hlc="f" * 16),
+    "previous": lambda m: m.update(previous_manifest_sha256="0" * 64),
+    "bytes": lambda m: m["files"][0].update(bytes=1),
+    "records": lambda m: m["files"][0].update(records=1),
+    "file hash": lambda m: m["files"][0].update(sha256="0" * 64),
+    "count": lambda m: m["counts"]["d.c"].update(insert=3),
+    "a count of nothing": lambda m: m["counts"].update({"d.x": {"delete": 1}}),
+    "alive": lambda m: m["namespaces"][1].update(alive=1),
+    "fingerprint": lambda m: m["namespaces"][1].update(fingerprint="0" * 64),
+    "a namespace less": lambda m: m["namespaces"].pop(),
+    "a gap that is none": lambda m: m["gaps"].append({"id": 1}),
+}
+
+
+@pytest.mark.parametrize("what", list(EDITS))
+def test_broken_exports(tmp_path, what):
+    export(tmp_path, stream(), EDITS[what])
+    with pytest.raises(Broken):
+        check_export(tmp_path)
+
+
+def test_extended_json_is_exact():
+    """Each canonical text that PyMongo writes becomes the bytes from which it was written."""
+    values = [*pool(), 1.5, -0.0, float("inf"), 2**40, Int64(3), Decimal128("1.10"), Regex("a/b", "im"), Timestamp(7, 9), ObjectId()]
+    values += [MinKey(), MaxKey(), Code("x"), Code("x", {"y": 1}), [1, [2, {"a": []}]], {"a": {"b": None}}, "é\u2028\x00", b"raw", True]
+    for value in values:
+        document = {"_id": 1, "v": value, "w": [value]}
+        assert ejson.document(ejson.parse(text(document))) == bson.encode(document), value
+
+
+def test_images_as_base64():
+    record = change(1, 1, "insert", None, ONE)
+    record["after_bson"] = base64.b64encode(bson.encode(ONE)).decode()
+    record["after"] = {"lossy": True}
+    assert fold([record]).documents() == {"d.c": [bson.encode(ONE)]}
+
+
+def test_identity():
+    def key(value):
+        return same_key(*id_of(bson.encode({"_id": value})))
+
+    same = [[1, Int64(1), 1.0, Decimal128("1.0")], [0, -0.0, Decimal128("-0")], [{"a": 1}, {"a": 1.0}], [float("nan"), Decimal128("NaN")], [0.5, Decimal128("0.5")]]
+    for group in same:
+        assert len({key(v) for v in group}) == 1, group
+    different = [0.1, Decimal128("0.1"), 2**53, Int64(2**53 + 1), "1", 1, True, None, {"a": 1}, {"a": 1, "b": 1}, {"b": 1, "a": 1}, b"1"]
+    assert len({key(v) for v in different}) == len(different)
