@@ -126,3 +126,9 @@ class Sidecar:
     def stop(self, seconds: float = 40) -> int:
         """SIGTERM; the exit status."""
         return self.process.terminate(seconds) if self.process else 0
+
+
+def changes(sidecar: Sidecar, *filters: str) -> list[dict]:
+    """Change records of `tidelog log`, control records left out."""
+    records = [json.loads(line) for line in sidecar.log_records(*filters)]
+    return [r for r in records if "control" not in r]

@@ -9,6 +9,7 @@ import random
 import time
 
 import pytest
+from forwarder import Forwarder
 from judge import end_of_run
 from validator import Broken
 from workload import Workload, prepare, twice_applied
@@ -67,3 +68,26 @@ def test_kill_when_idle_loses_nothing(lab, mode):
         found = [line for line in sidecar.log_records() if '"insert"' in line]
         assert len(found) == number + 1
         sidecar.start()
+
+
+def test_connections_break(lab, mode):
+    """Connections to the store and to the clients break in the midst of writes: what had happened is found by verify."""
+    print(f"replay with TIDELOG_SEED={SEED}")
+    chance = random.Random(SEED)
+    store = lab.store(mode)
+    behind = Forwarder(store.address)
+    sidecar = lab.sidecar(behind.address, config="[windows]\nmax_records = 500\n")
+    front = Forwarder(sidecar.listen)
+    prepare(sidecar.client())
+    uri = f"mongodb://{front.address}/?directConnection=true"
+    workload = Workload(lab.folder / "work", uri, SEED, 10**9, processes=3, pause=0.01)
+    for _ in range(40):
+        time.sleep(chance.random() * 0.3)
+        (behind if chance.random() < 0.6 else front).break_some(chance, 0.3)
+    workload.stop()
+    diaries = workload.wait(120)
+    assert behind.broken > 20 and front.broken > 5 and len(diaries.acks) > 100
+    settle(sidecar, store, diaries)
+    assert not twice_applied(store.client())
+    behind.close()
+    front.close()

@@ -1,0 +1,112 @@
+"""Windows as a stranger sees them: labels, immutability, damage that the audit finds, and SQL over the lines."""
+
+import json
+import shutil
+
+import duckdb
+import pytest
+from sidecar import run_cli
+from validator import check_export, windows_of
+
+
+def damage(folder, what: str) -> None:
+    """Changes an export as a bad disk or a bad person would."""
+    second = windows_of(folder)[1]
+    records, manifest = second / "records.jsonl", second / "manifest.json"
+    if what == "a byte of a record":
+        raw = records.read_bytes()
+        records.write_bytes(raw.replace(b'"word":"two"', b'"word":"owt"', 1))
+    elif what == "a record less":
+        records.write_bytes(records.read_bytes().split(b"\n", 1)[1])
+    elif what == "the file gone":
+        records.unlink()
+    elif what == "a manifest gone":
+        manifest.unlink()
+    elif what == "a window gone":
+        shutil.rmtree(second)
+    elif what == "a count":
+        told = json.loads(manifest.read_text())
+        told["last_lsn"] += 1
+        manifest.write_text(json.dumps(told))
+    elif what == "a fingerprint":
+        text = manifest.read_text()
+        told = json.loads(text)["namespaces"][0]["fingerprint"]
+        manifest.write_text(text.replace(told, told[::-1]))
+
+
+DAMAGES = ["a byte of a record", "a record less", "the file gone", "a manifest gone", "a window gone", "a count", "a fingerprint"]
+
+
+def test_verify_finds_damage(lab):
+    """Each damage is found by `tidelog verify` (exit 1, naming the window) and by the validator of this suite."""
+    sidecar = lab.sidecar(lab.store())
+    with sidecar.client() as client:
+        for word in ("one", "two", "three"):
+            client["v"]["c"].insert_many([{"word": word, "n": n} for n in range(3)])
+            sidecar.cut(word)
+    sidecar.stop()
+    assert run_cli("verify", sidecar.export).returncode == 0
+    for what in DAMAGES:
+        copy = lab.folder / what.replace(" ", "-")
+        shutil.copytree(sidecar.export, copy)
+        damage(copy, what)
+        verdict = run_cli("verify", copy, check=False)
+        assert verdict.returncode == 1, f"{what}: not found\n{verdict.stdout}"
+        assert "0000000002" in verdict.stdout + verdict.stderr or "window 2" in verdict.stdout + verdict.stderr or "window 3" in verdict.stdout + verdict.stderr, f"{what}: not named\n{verdict.stdout}{verdict.stderr}"
+        with pytest.raises((AssertionError, OSError)):
+            check_export(copy)
+
+
+def test_marker_on_the_wire(lab, mode):
+    """{tidelogCut: 1, label}: answered by the sidecar, closes a window with that label; the store never sees it."""
+    sidecar = lab.sidecar(lab.store(mode))
+    with sidecar.client() as client:
+        client["mark"]["c"].insert_one({"_id": 1})
+        reply = client["mark"].command({"tidelogCut": 1, "label": "month-end"})
+        assert reply["ok"] == 1
+        client["mark"]["c"].insert_one({"_id": 2})
+        sidecar.cut("after")
+    _, manifests = check_export(sidecar.export)
+    marked = next(m for m in manifests if m["label"] == "month-end")
+    after = next(m for m in manifests if m["label"] == "after")
+    assert marked["cause"] == "cut" and marked["counts"]["mark.c"] == {"insert": 1} and after["counts"]["mark.c"] == {"insert": 1}
+    assert reply.get("window") in (None, marked["window"])
+
+
+def test_export_again_gives_the_same_bytes(lab):
+    """A window that is deleted at the sink before a restart, or half written, comes again byte by byte, or the loss is told."""
+    sidecar = lab.sidecar(lab.store())
+    with sidecar.client() as client:
+        for number in range(3):
+            client["again"]["c"].insert_one({"_id": number, "f": 1.5, "s": "é"})
+            sidecar.cut(str(number))
+    last = windows_of(sidecar.export)[-1]
+    before = {p.name: p.read_bytes() for p in last.iterdir()}
+    sidecar.kill()
+    sidecar.start()
+    assert {p.name: p.read_bytes() for p in last.iterdir()} == before
+    run_cli("verify", sidecar.export)
+
+
+
+def test_sql_over_the_lines(lab):
+    """DuckDB reads the lines as they are: dense numbers, counts as in the manifests, each before the after before it."""
+    sidecar = lab.sidecar(lab.store())
+    with sidecar.client() as client:
+        for part in range(3):
+            client["sql"]["c"].insert_many([{"_id": f"{part}-{n}", "n": n} for n in range(50)])
+            client["sql"]["c"].update_many({"n": {"$lt": 25}}, {"$inc": {"n": 100}})
+            client["sql"]["c"].delete_many({"n": {"$gt": 110}})
+            sidecar.cut()
+    _, manifests = check_export(sidecar.export)
+    told = {}
+    for manifest in manifests:
+        for op, n in manifest["counts"].get("sql.c", {}).items():
+            told[op] = told.get(op, 0) + n
+    sql = duckdb.connect()
+    sql.execute(f"create view r as select * from read_json('{sidecar.export}/window-*/records.jsonl', union_by_name = true)")
+    assert dict(sql.execute("select op, count(*) from r where ns = 'sql.c' and op is not null group by op").fetchall()) == told
+    assert sql.execute("select max(lsn) = count(*) and min(lsn) = 1 from r").fetchone() == (True,)
+    chain = """select count(*) from (select before_sha256 b, lag(after_sha256) over (partition by ns, key order by epoch, seq) a,
+               seq from r where op is not null) where seq > 1 and b is distinct from a"""
+    assert sql.execute(chain).fetchone() == (0,)
