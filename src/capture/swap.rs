@@ -4,6 +4,7 @@
 //! update by modifiers   findAndModify new:false + find after     2 ops, 1 round trip
 //! replacement           findAndModify new:false                  1 op; after is the request
 //! delete                findAndModify remove                     1 op
+//! findAndModify         as it is, and the image it does not give 1 or 2 ops
 //! ```
 //!
 //! Promises: the client gets the reply of its own command (WIRE.md 9.4 lists the differences). Whatever `findAndModify`
@@ -23,8 +24,9 @@ use super::compare::Step;
 use super::error::{CaptureError, ShapeError};
 use super::merge::{count, is_ok};
 use super::observe::{Seen, Target, Via, encode, take};
-use super::piece::{Aim, Cx, PieceError};
-use super::write::{Came, has_empty_timestamp, shape};
+use super::piece::{Aim, Cx, PieceError, with_number};
+use super::write::{Came, has_empty_timestamp, original, shape};
+use crate::changelog::Durable;
 use crate::metrics;
 use crate::types::{Image, Op};
 use crate::wire::build::Builder;
@@ -113,12 +115,36 @@ fn find_and_modify(cx: &Cx<'_>, statement: &Statement<'_>, modify: &Modify<'_>) 
     Ok(build::Request { body, sequences: Vec::new() })
 }
 
+/// Which image the store is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    Old,
+    New,
+    Removed,
+}
+
+/// One exchange.
+struct Round<'r> {
+    modify: &'r Modify<'r>,
+    ask: Ask,
+    request: Bytes,
+    /// When the store refuses, the client's own command is to be sent instead.
+    long_way: bool,
+}
+
+/// What is known of the entity.
+enum Images {
+    /// Around the change.
+    Of { before: Option<Image>, after: Option<Image> },
+    /// Nothing was changed now (no match, a refusal, an answer from the history of an earlier attempt).
+    Now(Option<Image>),
+}
+
 /// What came back.
 struct Swapped {
-    before: Option<Image>,
-    after: Option<Image>,
-    /// The store answered from the history of an earlier attempt: what it says is not of now.
-    retried: bool,
+    images: Images,
+    /// What `nModified` says.
+    changed: bool,
     reply: OpMsg,
 }
 
@@ -130,16 +156,59 @@ impl Capture {
         statement: &Statement<'_>,
         aim: &Aim,
     ) -> Result<Option<Came>, PieceError> {
-        let target = &aim.target;
-        let ready = cx.session.via.get(&target.ns) == Some(&Via::Upstream);
-        let trailer = *self.trailers.0.lock();
-        let (Some(modify), Some(trailer), true) = (fits(cx.command, statement), trailer, ready) else {
+        if cx.session.via.get(&aim.target.ns) != Some(&Via::Upstream) {
             return Ok(None);
-        };
+        }
+        if cx.command.verb == Verb::FindAndModify {
+            return self.swap_own(cx, statement, aim).await;
+        }
+        let trailer = *self.trailers.0.lock();
+        let (Some(modify), Some(trailer)) = (fits(cx.command, statement), trailer) else { return Ok(None) };
         let request = find_and_modify(cx, statement, modify).map_err(shape)?;
+        let ask = if modify.update.is_some() { Ask::Old } else { Ask::Removed };
+        let round = Round { modify, ask, request: encode(&request, 0), long_way: true };
+        let Some((swapped, durable)) = self.round(cx, aim, round).await? else { return Ok(None) };
+        let body = translate(&swapped.reply, cx.command.verb, trailer, swapped.changed).map_err(shape)?;
+        let message = Builder::reply(swapped.reply.request_id(), 0).body(&body).finish();
+        let message = crate::wire::Message::from_bytes(message, crate::wire::Limits::default());
+        let message = message.ok().flatten().and_then(|m| OpMsg::parse(m).ok());
+        let message = message.ok_or_else(|| CaptureError::Answer("a reply that does not fit".to_owned()))?;
+        Ok(Some(Came { replies: vec![message], durable }))
+    }
+
+    /// The client's own `findAndModify`: its reply has one image, unless it asks for some fields only.
+    async fn swap_own(
+        &self,
+        cx: &mut Cx<'_>,
+        statement: &Statement<'_>,
+        aim: &Aim,
+    ) -> Result<Option<Came>, PieceError> {
+        let Action::Modify(modify) = &statement.action else { return Ok(None) };
+        let set = |name: &str| cx.command.body.get(name).ok().flatten();
+        let ask = match (modify.update, set("new")) {
+            _ if set("fields").is_some() => return Ok(None),
+            (None, _) => Ask::Removed,
+            (Some(_), None | Some(RawBsonRef::Boolean(false))) => Ask::Old,
+            (Some(_), Some(RawBsonRef::Boolean(true))) => Ask::New,
+            _ => return Ok(None),
+        };
+        let request = original(cx.command, cx.message)?;
+        let round = Round { modify, ask, request, long_way: false };
+        let came = self.round(cx, aim, round).await?;
+        Ok(came.map(|(swapped, durable)| Came { replies: vec![swapped.reply], durable }))
+    }
+
+    /// Guard, intent, exchange, record.
+    async fn round(
+        &self,
+        cx: &mut Cx<'_>,
+        aim: &Aim,
+        round: Round<'_>,
+    ) -> Result<Option<(Swapped, Durable)>, PieceError> {
+        let Target { ns, key, id } = &aim.target;
         let hold = self.guard(std::slice::from_ref(aim)).await;
-        cx.session.slot()?.entities(std::slice::from_ref(target)).map_err(CaptureError::from)?;
-        let swapped = match self.exchange(cx, modify, &request, target).await {
+        cx.session.slot()?.entities(std::slice::from_ref(&aim.target)).map_err(CaptureError::from)?;
+        let swapped = match self.exchange(cx, &round, &aim.target).await {
             Ok(Some(swapped)) => swapped,
             Ok(None) => {
                 drop(hold);
@@ -147,72 +216,78 @@ impl Capture {
                 return Ok(None);
             }
             Err(error) => {
-                self.settle_broken(cx, vec![target.clone()], hold).await;
+                self.settle_broken(cx, vec![aim.target.clone()], hold).await;
                 return Err(error.into());
             }
         };
-        let Swapped { before, after, retried, reply } = swapped;
-        self.learn_clocks(cx, reply.body());
-        let changed = before.as_ref().map(Image::sha) != after.as_ref().map(Image::sha);
-        let Target { ns, key, id } = target;
-        let before = if retried { after.clone() } else { before };
-        let op = if retried { Op::Observed } else { aim.op };
+        self.learn_clocks(cx, swapped.reply.body());
+        let (before, after, op) = match &swapped.images {
+            Images::Of { before, after } => (before.clone(), after.clone(), aim.op),
+            Images::Now(now) => (now.clone(), now.clone(), Op::Observed),
+        };
         let mut drafts = Vec::new();
         self.compare(&Step { ns, key, id, before, after, op, stmt_id: aim.stmt_id }, &cx.cause, &mut drafts)?;
         let ticket = self.enqueue(drafts);
         drop(hold);
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
         cx.session.close_slot()?;
-        let body = translate(&reply, cx.command.verb, trailer, changed || retried).map_err(shape)?;
-        let message = Builder::reply(reply.request_id(), 0).body(&body).finish();
-        let message = crate::wire::Message::from_bytes(message, crate::wire::Limits::default());
-        let message = message.ok().flatten().and_then(|m| OpMsg::parse(m).ok());
-        let message = message.ok_or_else(|| CaptureError::Answer("a reply that does not fit".to_owned()))?;
-        Ok(Some(Came { replies: vec![message], durable }))
+        Ok(Some((swapped, durable)))
     }
 
     async fn exchange(
         &self,
         cx: &mut Cx<'_>,
-        modify: &Modify<'_>,
-        request: &build::Request,
+        round: &Round<'_>,
         target: &Target,
     ) -> Result<Option<Swapped>, CaptureError> {
+        let Round { modify, ask, request, long_way } = round;
         let find = build::find_images(&target.ns, &[target.id.as_raw_bson_ref()], cx.command.body);
-        let mut requests = vec![encode(request, cx.upstream.next_id())];
-        let by_modifiers = modify.update.is_some() && !modify.is_replacement();
-        if by_modifiers {
-            requests.push(encode(&find, cx.upstream.next_id()));
+        let mut requests = vec![with_number(request.clone(), 4, cx.upstream.next_id())];
+        let other = match ask {
+            Ask::New => Some(0),
+            Ask::Old if !modify.is_replacement() => Some(1),
+            Ask::Old | Ask::Removed => None,
+        };
+        if let Some(place) = other {
+            requests.insert(place, encode(&find, cx.upstream.next_id()));
             metrics::INJECTED_COMMANDS.inc();
         }
-        let mut replies = cx.upstream.pipeline(&requests).await?.into_iter();
-        let reply = replies.next().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))?;
-        if !is_ok(reply.body()) {
+        let mut replies = cx.upstream.pipeline(&requests).await?;
+        let along = other.map(|place| replies.remove(place));
+        let reply = replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))?;
+        if *long_way && !is_ok(reply.body()) {
             return Ok(None);
         }
         let retried = reply.body().get("retriedStmtId").ok().flatten().is_some();
-        let before = match reply.body().get("value") {
+        let value = match reply.body().get("value") {
             Ok(Some(RawBsonRef::Document(doc))) => Some(Image::new(reply.bytes().slice_ref(doc.as_bytes()))),
             _ => None,
         };
         let matched = reply.body().get_document("lastErrorObject").is_ok_and(|last| count(last, "n") > 0);
-        if !matched && !retried {
-            // The filter did not match; what is there now is what was there, and it is nobody's change.
-            let now = self.read_now(cx, &find, target, replies.next()).await?;
-            return Ok(Some(Swapped { before: now.clone(), after: now, retried, reply }));
+        if !is_ok(reply.body()) || retried || !matched {
+            // Nothing was done now; what is there is nobody's change.
+            let along = along.filter(|_| *ask == Ask::Old);
+            let now = self.read_now(cx, &find, target, along).await?;
+            return Ok(Some(Swapped { images: Images::Now(now), changed: retried, reply }));
         }
-        let proven = match (modify.update, &before) {
-            (None, Some(_)) if !retried => Some(None),
-            (Some(RawBsonRef::Document(update)), Some(before)) if !by_modifiers && !retried => {
-                replaced(before, update).map(Some)
+        let (before, after) = match ask {
+            Ask::Removed => (value, None),
+            Ask::New => (self.read_now(cx, &find, target, along).await?, value),
+            Ask::Old => {
+                let whole = match (modify.update, &value) {
+                    (Some(RawBsonRef::Document(update)), Some(before)) if modify.is_replacement() => {
+                        replaced(before, update)
+                    }
+                    _ => None,
+                };
+                match whole {
+                    Some(after) => (value, Some(after)),
+                    None => (value, self.read_now(cx, &find, target, along).await?),
+                }
             }
-            _ => None,
         };
-        let after = match proven {
-            Some(after) => after,
-            None => self.read_now(cx, &find, target, replies.next()).await?,
-        };
-        Ok(Some(Swapped { before, after, retried, reply }))
+        let changed = before.as_ref().map(Image::sha) != after.as_ref().map(Image::sha);
+        Ok(Some(Swapped { images: Images::Of { before, after }, changed, reply }))
     }
 
     /// The entity's image: from the reply that came along, or from a read of its own.
@@ -255,9 +330,9 @@ fn translate(reply: &OpMsg, verb: Verb, trailer: Trailer, changed: bool) -> Resu
             let mut entry = RawDocumentBuf::new();
             entry.append(cstr!("index"), 0);
             entry.append(cstr!("_id"), id);
-            let mut list = RawArrayBuf::new();
-            list.push(&*entry);
-            out.append(cstr!("upserted"), list);
+            let mut all = RawArrayBuf::new();
+            all.push(&*entry);
+            out.append(cstr!("upserted"), all);
         }
         let modified = changed && n > 0 && upserted.is_none();
         out.append(cstr!("nModified"), i32::from(modified));
