@@ -49,6 +49,8 @@ impl Durable {
 /// What the queue carries.
 pub(super) enum Message {
     Append(Append),
+    /// Everything before it must reach the disk, whatever the durability.
+    Sync(oneshot::Sender<Result<Durable, LogError>>),
     Stop,
 }
 
@@ -98,6 +100,8 @@ pub(super) struct Group {
     buffer: Vec<u8>,
     records: Vec<Committed>,
     waiters: Vec<Waiter>,
+    /// Someone asked for a sync, whatever the durability.
+    must_sync: bool,
 }
 
 impl Committer {
@@ -140,6 +144,11 @@ impl Committer {
         while let Some(next) = message {
             match next {
                 Message::Append(append) => self.take(append),
+                Message::Sync(done) => {
+                    self.group.must_sync = true;
+                    let durable = Durable { first: self.last.next(), last: self.last };
+                    self.group.waiters.push(Waiter { done, durable, bytes: 0 });
+                }
                 Message::Stop => {
                     stop = true;
                     break;
@@ -177,7 +186,7 @@ impl Committer {
     fn put(&mut self, body: Body, continued: bool, wall_ms: i64, size: &Sized) {
         self.last = self.last.next();
         // The clock was set to the log's last record; this keeps the order also if it should ever be set back.
-        self.last_hlc = self.clock.tick().max(Hlc(self.last_hlc.0 + 1));
+        self.last_hlc = self.clock.tick().max(Hlc(self.last_hlc.0.saturating_add(1)));
         let record = Record { lsn: self.last, hlc: self.last_hlc, wall_ms, continued, body };
         let offset = self.tail.written() + self.group.buffer.len() as u64;
         frame::push(&mut self.group.buffer, size.bytes, |out| record::encode(out, &record, self.synced, size));
@@ -204,7 +213,7 @@ impl Committer {
     /// Makes the group durable, lets readers and the observer see it, wakes its waiters.
     fn settle(&mut self) {
         self.write_out();
-        if !self.group.records.is_empty() && self.durability == Durability::Always {
+        if std::mem::take(&mut self.group.must_sync) || self.durability == Durability::Always {
             self.sync();
         }
         if let Some(failure) = self.shared.failure() {

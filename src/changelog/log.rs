@@ -163,6 +163,14 @@ impl Changelog {
         Ticket { done: waiting, shared: Arc::clone(&self.shared) }
     }
 
+    /// A barrier that is done when everything before it has reached the disk by fdatasync, whatever the durability. With
+    /// `always` it costs nothing.
+    pub fn sync(&self) -> Ticket {
+        let (done, waiting) = oneshot::channel();
+        let _closed_drops_the_sender = self.queue.send(Message::Sync(done));
+        Ticket { done: waiting, shared: Arc::clone(&self.shared) }
+    }
+
     /// Waits until there is room in memory for `bytes` (more than the whole queue counts as the whole queue). Take it
     /// before forwarding a write, keep it until its ticket is done.
     ///

@@ -1,3 +1,6 @@
+//! Durable order: every change and control fact, numbered, on disk before anyone says "ok". It does not know what a
+//! change means: no index, no windows, no wire.
+//!
 #![doc = include_str!("FORMAT.md")]
 
 mod commit;
@@ -14,6 +17,8 @@ mod recover;
 mod roll;
 pub mod segment;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 pub use commit::{Durable, Observer};
 pub use error::LogError;

@@ -62,12 +62,30 @@ pub(super) fn open(
     start(shared, options, clock, observer, Owned { ready, lock })
 }
 
+/// Makes the folder, level by level, each one durable before the next: so whenever this is cut, at most the lowest level that
+/// is there may not be durable, and its parent is synced here too.
 fn make_folder(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    if disk.exists(dir)? {
-        return Ok(());
+    let mut missing = Vec::new();
+    for level in dir.ancestors().filter(|level| !level.as_os_str().is_empty()) {
+        if disk.exists(level)? {
+            if let Err(error) = disk.sync_dir(above(level))
+                && error.kind() != io::ErrorKind::PermissionDenied
+            {
+                return Err(error);
+            }
+            break;
+        }
+        missing.push(level);
     }
-    disk.create_dir_all(dir)?;
-    disk.sync_dir(dir.parent().unwrap_or(Path::new("/")))
+    for level in missing.into_iter().rev() {
+        disk.create_dir_all(level)?;
+        disk.sync_dir(above(level))?;
+    }
+    Ok(())
+}
+
+fn above(dir: &Path) -> &Path {
+    dir.parent().unwrap_or(dir)
 }
 
 fn left(durability: Durability) -> Left {

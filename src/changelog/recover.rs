@@ -190,7 +190,8 @@ fn scan_last(disk: &dyn Disk, dir: &Path, header: &Header, bytes: u64, survey: &
     survey.segments.insert(header.first, walk.good_end);
     survey.tail = walk.good_tail;
     survey.last_hlc = survey.last_hlc.max(walk.good_hlc);
-    survey.unsynced_from = walk.unsynced.front().map_or(walk.good_end, |(_, offset)| *offset);
+    // Records are written only behind a durable header; without any, the header itself may not be durable.
+    survey.unsynced_from = walk.unsynced.front().map_or(0, |(_, offset)| *offset);
     if walk.good_end < bytes {
         let fact = bad.map_or_else(|| "the rest of an atomic batch is not there".to_owned(), |(_, fact)| fact);
         let cut = bytes - walk.good_end;

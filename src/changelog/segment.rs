@@ -15,6 +15,9 @@ pub const HEADER_BYTES: usize = 76;
 /// The version of the format that this program writes.
 pub const VERSION: u16 = 1;
 
+/// Numbers above this are no numbers of records (half a million years at a million a second).
+const MAX_LSN: u64 = 1 << 62;
+
 const MAGIC: &[u8; 8] = b"TIDELOG\n";
 
 /// How much is read at once.
@@ -51,6 +54,9 @@ pub enum HeaderError {
     /// The checksum does not match.
     #[error("the header's checksum does not match")]
     Checksum,
+    /// A first record that cannot be.
+    #[error("it says that it starts with record {0}")]
+    First(Lsn),
     /// A version that we do not know.
     #[error("format version {0}")]
     Version(u16),
@@ -95,11 +101,15 @@ impl Header {
         if version != VERSION {
             return Err(HeaderError::Version(version));
         }
+        let first = Lsn(u64_at(bytes, 32));
+        if first == Lsn::ZERO || first.0 > MAX_LSN {
+            return Err(HeaderError::First(first));
+        }
         let log_id = bytes.get(16..).and_then(<[u8]>::first_chunk).copied().ok_or(HeaderError::Short)?;
         Ok(Self {
             log_id: LogId(log_id),
             epoch: Epoch(u32_at(bytes, 12)),
-            first: Lsn(u64_at(bytes, 32)),
+            first,
             created_ms: u64_at(bytes, 40).cast_signed(),
             previous_bytes: u64_at(bytes, 48),
             previous_hlc: Hlc(u64_at(bytes, 56)),
@@ -124,7 +134,7 @@ pub fn name(first: Lsn) -> String {
 pub fn first_of(name: &str) -> Option<Lsn> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".tdl")?;
     let number = if digits.len() == 20 { digits.parse().ok()? } else { return None };
-    Some(Lsn(number)).filter(|lsn| *lsn > Lsn::ZERO)
+    Some(Lsn(number)).filter(|lsn| (1..=MAX_LSN).contains(&lsn.0))
 }
 
 /// Reads at an offset until the buffer is full or the file ends.

@@ -4,7 +4,8 @@
 //! and so have the folders. A sync moves the one to the other. Syncs of files and folders are counted from 1;
 //! [`FaultDisk::fail_at`] makes one fail, [`FaultDisk::stop_at`] stops the machine just before one.
 //!
-//! A failed sync behaves as Linux does: the dirty bytes stay live, count as clean, and no later sync writes them.
+//! A failed sync of a file behaves as Linux does: the dirty bytes stay live, count as clean, and no later sync writes them.
+//! A failed sync of a folder leaves its entries for the next one.
 
 mod state;
 
@@ -39,7 +40,8 @@ impl FaultDisk {
         self.state.lock().syncs
     }
 
-    /// Lets the sync with this number (the first is 1) fail with an I/O error; what it should have saved is lost for good.
+    /// Lets the sync with this number (the first is 1) fail with an I/O error; a file's bytes that it should have saved are not
+    /// saved by a later one either.
     pub fn fail_at(&self, sync: u64) {
         self.state.lock().fail_at = Some(sync);
     }

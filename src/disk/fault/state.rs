@@ -240,14 +240,15 @@ impl State {
         Ok(())
     }
 
+    /// A failed sync of a folder loses nothing yet: names go through the file system's journal, and when that fails the file
+    /// system stops.
     pub(super) fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
-        let good = self.count_sync()?;
-        let (now, later) = std::mem::take(&mut self.unsynced).into_iter().partition(|op| op.touches(dir));
-        self.unsynced = later;
-        if !good {
+        if !self.count_sync()? {
             return Err(io::Error::other("sync failed (injected)"));
         }
-        let now: Vec<DirOp> = now;
+        let (now, later): (Vec<DirOp>, Vec<DirOp>) =
+            std::mem::take(&mut self.unsynced).into_iter().partition(|op| op.touches(dir));
+        self.unsynced = later;
         for op in now {
             op.apply(&mut self.durable);
         }

@@ -1,0 +1,9 @@
+//! The log as a whole: how it lives, what a crash leaves, what damage it notices.
+
+mod crash;
+mod damage;
+mod golden;
+mod life;
+mod limits;
+mod model;
+pub(super) mod support;
