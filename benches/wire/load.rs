@@ -142,7 +142,7 @@ impl Client {
             let ended = Instant::now();
             check(reply, request, &self.work)?;
             share.operations += 1;
-            if began >= window.start && ended <= window.end {
+            if (window.start..=window.end).contains(&ended) {
                 let micros = ended.duration_since(began).as_micros();
                 share.latencies_us.push(u32::try_from(micros).unwrap_or(u32::MAX));
                 share.last = ended;

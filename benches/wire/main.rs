@@ -95,10 +95,11 @@ async fn one_row(options: &Options, servers: &Servers, op: Op, clients: usize) -
 /// One target, one operation, one number of clients, once.
 async fn one_cell(options: &Options, servers: &Servers, target: Target, op: Op, clients: usize) -> Fallible<Cell> {
     let address = servers.address(target);
-    let work = plan::prepare(address, target, op, clients, options.seconds()).await?;
+    let seconds = options.seconds() * op.weight();
+    let work = plan::prepare(address, target, op, clients, seconds).await?;
     servers.settle().await?;
     let (proxy, store) = (servers.cpu(target)?, servers.store_cpu()?);
-    let result = load::run(address, &work, clients, options.seconds()).await?;
+    let result = load::run(address, &work, clients, seconds).await?;
     servers.settle().await?;
     let spent = Spent { proxy: servers.cpu(target)?.since(proxy), store: servers.store_cpu()?.since(store) };
     plan::clean(address, &work).await?;

@@ -18,8 +18,8 @@ const MAX_REPLY: usize = 48_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     bytes: Vec<u8>,
-    /// Offsets of the values equal to the mark, in order.
-    ids: Vec<usize>,
+    /// Offsets of the values that stand for an `_id`, and by how much each is above the first.
+    ids: Vec<(usize, i64)>,
     /// Offsets of the values that must differ from request to request.
     fresh: Vec<usize>,
 }
@@ -41,7 +41,7 @@ impl Template {
             if value == FRESH_MARK {
                 fresh.push(at);
             } else if (ID_MARK..ID_MARK + i64::try_from(batch)?).contains(&value) {
-                ids.push(at);
+                ids.push((at, value - ID_MARK));
             }
         }
         Ok(Self { bytes, ids, fresh })
@@ -51,8 +51,8 @@ impl Template {
     /// other marks.
     pub(crate) fn patch(&mut self, request: i32, first_id: i64) {
         put(&mut self.bytes, 4, &request.to_le_bytes());
-        for (&at, id) in self.ids.iter().zip(first_id..) {
-            put(&mut self.bytes, at, &id.to_le_bytes());
+        for &(at, above) in &self.ids {
+            put(&mut self.bytes, at, &(first_id + above).to_le_bytes());
         }
         for &at in &self.fresh {
             put(&mut self.bytes, at, &i64::from(request).to_le_bytes());

@@ -59,6 +59,11 @@ impl Op {
         }
     }
 
+    /// How much longer a cell of it is measured: with 64 clients, one of the heavy ones may take a second.
+    pub(crate) fn weight(self) -> u32 {
+        if matches!(self, Self::InsertMany | Self::UpdateMany) { 3 } else { 1 }
+    }
+
     /// Has a collection of its own in each cell; the others work on the base.
     fn fresh(self) -> bool {
         matches!(self, Self::Insert | Self::InsertMany | Self::Delete)
