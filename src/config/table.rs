@@ -79,7 +79,7 @@ pub const SETTINGS: &[Setting] = &[
     row("admin.listen", Address, "--admin", "Where health, metrics and control are served. There is no authentication."),
     row("admin.allow_remote", Flag, "", "Allows `admin.listen` to be an address that other machines reach."),
     row("limits.connections", Number(1, 1_000_000), "", "Client connections at the same time; each has one connection to the node. Past it, new ones are closed at once."),
-    row("limits.message_bytes", Number(1 << 16, 256_000_000), "", "The greatest message taken from a client or from the node. MongoDB's own limit is 48000000."),
+    row("limits.message_bytes", Number(1 << 16, 256_000_000), "", "The greatest message taken from a client, and what drivers are told of it. A reply of the node may always have MongoDB's own 48000000."),
     row("limits.inflight_bytes", Number(1 << 20, 1 << 40), "", "Message bytes in memory for all connections together; past it, connections wait. At least twice `limits.message_bytes`."),
     row("limits.idle_ms", Number(0, 30 * DAY_MS), "", "A client connection without a message for this long is closed. 0: never."),
     row("limits.stall_ms", Number(1_000, 3_600_000), "", "A message begun, of which not one more byte moves for this long, ends its connection."),

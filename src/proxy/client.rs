@@ -68,6 +68,13 @@ impl Client {
         self.shrink();
     }
 
+    /// Gives an empty buffer back.
+    pub(super) fn release(&mut self) {
+        if self.buf.is_empty() {
+            self.buf = BytesMut::new();
+        }
+    }
+
     /// Gives an overgrown buffer back.
     pub(super) fn shrink(&mut self) {
         if self.buf.is_empty() && self.buf.capacity() > KEEP_BYTES {

@@ -229,6 +229,9 @@ impl Session {
             }
             let wait = if bound.is_zero() { pace } else { pace.min(bound.saturating_sub(silent)) };
             timer.as_mut().reset(Instant::now() + wait);
+            // Who is silent holds no memory.
+            self.client.release();
+            self.upstream.release();
         }
         Poll::Pending
     }

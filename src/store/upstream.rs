@@ -259,6 +259,13 @@ impl Upstream {
         poll_fn(|cx| self.poll_fill(cx, room)).await
     }
 
+    /// Gives an empty buffer back: for a connection that is silent for long.
+    pub fn release(&mut self) {
+        if self.buf.is_empty() {
+            self.buf = BytesMut::new();
+        }
+    }
+
     fn shrink(&mut self) {
         if self.buf.is_empty() && self.buf.capacity() > KEEP_BYTES {
             self.buf = BytesMut::new();

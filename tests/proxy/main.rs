@@ -458,3 +458,21 @@ async fn the_drain_is_bounded() {
     sidecar.shutdown.cancel();
     assert_eq!(soon(sidecar.served).await.unwrap(), Drained { ended: 0, cut_off: 1 });
 }
+
+#[tokio::test]
+async fn a_cut_is_answered_by_us() {
+    let node = fake_node(|id| Builder::reply(1, id).body(&rawdoc! { "ok": 0.0 }).finish()).await;
+    let sidecar = Sidecar::start(&node, |o| {
+        o.cut = Arc::new(|label| {
+            Box::pin(async move { if label.as_deref() == Some("month-end") { Ok(7) } else { Ok(8) } })
+        });
+    })
+    .await;
+    let mut client = sidecar.client().await;
+    let cut = client.run(1, &rawdoc! { "tidelogCut": 1, "label": "month-end", "$db": "admin" }).await;
+    assert_eq!(cut.body(), &*rawdoc! { "window": 7_i64, "ok": 1.0 });
+    let plain = client.run(2, &rawdoc! { "tidelogCut": 1, "$db": "admin" }).await;
+    assert_eq!(plain.body().get_i64("window").unwrap(), 8);
+    let wrong = client.run(3, &rawdoc! { "tidelogCut": 1, "label": 5, "$db": "admin" }).await;
+    assert_eq!(wrong.body().get_i32("code").unwrap(), 14);
+}
