@@ -464,7 +464,8 @@ async fn a_cut_is_answered_by_us() {
     let node = fake_node(|id| Builder::reply(1, id).body(&rawdoc! { "ok": 0.0 }).finish()).await;
     let sidecar = Sidecar::start(&node, |o| {
         o.cut = Arc::new(|label| {
-            Box::pin(async move { if label.as_deref() == Some("month-end") { Ok(7) } else { Ok(8) } })
+            let window = if label.as_deref() == Some("month-end") { 7 } else { 8 };
+            Box::pin(async move { Ok(window) })
         });
     })
     .await;
