@@ -169,16 +169,19 @@ pub trait Disk: Send + Sync + Debug {
     /// `WouldBlock` when another holds it, naming who; else what the system said.
     fn lock(&self, path: &Path) -> io::Result<Lock>;
 
-    /// Makes a folder and those above it durably; one that is there is left alone. If a sync fails, the folder that it was
-    /// for is taken away again, so that a second try makes (and syncs) it anew.
+    /// Makes a folder and those above it, each durable before the next. The lowest level that is there already is synced too:
+    /// a run that was killed may have made it and not come to its sync. If a sync fails, the folder that it was for is taken
+    /// away again, so that a second try makes (and syncs) it anew.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system said. That the folder above may not be read is none: then it was not made by us.
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        let Some(above) = dir.parent() else { return Ok(()) };
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         if self.exists(dir)? {
-            return Ok(());
+            let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+            return self.sync_dir(above).or_else(|error| if denied(&error) { Ok(()) } else { Err(error) });
         }
-        let above = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         self.make_dir(above)?;
         self.create_dir_all(dir)?;
         self.sync_dir(above).or_else(|error| self.remove_dir_all(dir).and(Err(error)))

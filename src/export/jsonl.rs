@@ -64,7 +64,7 @@ impl Lines {
         name(out, "after");
         self.image(out, change.after.as_ref(), "after_bson");
         name(out, "before_sha256");
-        digest(out, change.before_sha);
+        digest(out, before_sha(change));
         name(out, "after_sha256");
         digest(out, change.after.as_ref().map(Image::sha));
         name(out, "change_hash");
@@ -117,7 +117,7 @@ pub fn change_hash(change: &Change) -> Digest {
     text::unsigned(&mut words, change.seq.0);
     words.push(b':');
     words.extend_from_slice(change.op.name().as_bytes());
-    for sha in [change.before_sha, change.after.as_ref().map(Image::sha)] {
+    for sha in [before_sha(change), change.after.as_ref().map(Image::sha)] {
         words.push(b':');
         text::hex(&mut words, sha.as_ref().map_or(&[], |d| &d.0));
     }
@@ -126,6 +126,10 @@ pub fn change_hash(change: &Change) -> Digest {
     words.push(b':');
     words.extend_from_slice(change.ns.as_str().as_bytes());
     Digest(Sha256::digest(&words).into())
+}
+
+fn before_sha(change: &Change) -> Option<Digest> {
+    change.before_sha.or_else(|| change.before.as_ref().map(Image::sha))
 }
 
 /// The word of a control record, and the namespace (or database) that it is about; empty: the whole log.

@@ -2,9 +2,28 @@
 //!
 //! Follow a record: the `cutter` closes a window over it → the [`ledger`] makes that durable → a `worker` per sink writes the
 //! window with [`jsonl`] and [`ejson`], ends it with a [`manifest`] → the sink proves it durable → the [`checkpoint`] moves.
+//!
+//! Promises: what a window holds is fixed when it is closed, so exporting it again gives the same bytes; a kill at any moment
+//! neither loses nor doubles a window; a sink that fails holds up nobody but itself.
 
 pub mod checkpoint;
+mod cut;
+mod cutter;
 pub mod ejson;
+mod error;
+mod handle;
 pub mod jsonl;
 pub mod ledger;
 pub mod manifest;
+mod status;
+mod threads;
+mod worker;
+
+pub use cutter::Limits;
+pub use error::ExportError;
+pub use handle::{ExportOptions, Exporter, ExporterHandle};
+pub use status::{SinkStatus, Status};
+pub use worker::SinkOptions;
+
+#[cfg(test)]
+mod tests;

@@ -83,12 +83,10 @@ impl SinkError {
     /// Whether trying again can help.
     pub fn class(&self) -> Class {
         match self {
-            Self::Io(_) | Self::NotProved { .. } => Class::Transient,
-            Self::Foreign { .. }
-            | Self::Vanished { .. }
-            | Self::Unmarked { .. }
-            | Self::Conflict { .. }
-            | Self::Ahead { .. } => Class::Permanent,
+            Self::Io(_) | Self::NotProved { .. } | Self::Vanished { .. } => Class::Transient,
+            Self::Foreign { .. } | Self::Unmarked { .. } | Self::Conflict { .. } | Self::Ahead { .. } => {
+                Class::Permanent
+            }
         }
     }
 }

@@ -59,6 +59,11 @@ impl Folder {
     /// What the system said.
     pub fn stage(&self, window: WindowId, name: &str) -> Result<Staging, SinkError> {
         let dir = self.window_dir(window);
+        // A volume that went away leaves an empty mount point: nothing must be written there.
+        if !self.disk.exists(&self.dir.join(MARK))? {
+            let delivered = WindowId(window.0.saturating_sub(1));
+            return Err(SinkError::Vanished { dir: self.dir.clone(), delivered });
+        }
         if !self.disk.exists(&dir.join(MANIFEST))? {
             self.disk.remove_dir_all(&dir)?;
         }
@@ -132,20 +137,25 @@ impl Folder {
         let ours = format!("{{\n  \"format\": 1,\n  \"log\": \"{log}\"\n}}\n");
         if self.disk.exists(&path)? {
             let found = self.disk.read(&path)?;
-            if found == ours.as_bytes() {
-                return Ok(());
+            if found != ours.as_bytes() {
+                let told = serde_json::from_slice::<serde_json::Value>(&found).ok();
+                let told = told.as_ref().and_then(|mark| mark.get("log")?.as_str());
+                let found = told.unwrap_or("(tidelog.json cannot be read)").to_owned();
+                return Err(SinkError::Foreign { dir: self.dir.clone(), found, ours: log });
             }
-            let found = String::from_utf8_lossy(&found).split_whitespace().collect::<Vec<_>>().join(" ");
-            return Err(SinkError::Foreign { dir: self.dir.clone(), found, ours: log });
-        }
-        if let Some((delivered, _)) = known.delivered {
+        } else if let Some((delivered, _)) = known.delivered {
             return Err(SinkError::Vanished { dir: self.dir.clone(), delivered });
+        } else {
+            self.disk.make_dir(&self.dir)?;
+            if !self.windows()?.is_empty() {
+                return Err(SinkError::Unmarked { dir: self.dir.clone() });
+            }
         }
-        self.disk.make_dir(&self.dir)?;
-        if !self.windows()?.is_empty() {
-            return Err(SinkError::Unmarked { dir: self.dir.clone() });
+        if known.delivered.is_none() {
+            // Again, even if it is there: a sync may have failed after it was made.
+            self.disk.replace(&path, ours.as_bytes())?;
         }
-        Ok(self.disk.replace(&path, ours.as_bytes())?)
+        Ok(())
     }
 
     /// Checks one window found at the start.

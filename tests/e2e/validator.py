@@ -36,7 +36,7 @@ class Record:
         self.fields = ejson.parse(line)
         self.lsn = int(self.get("lsn"))
         self.control = self.get("control")
-        self.hlc = int(self.get("hlc"), 16)
+        self.hlc = int(self.get("hlc"))
         if self.control is None:
             self.ns, self.key, self.op = self.get("ns"), self.get("key"), self.get("op")
             self.epoch, self.seq = int(self.get("epoch")), int(self.get("seq"))
@@ -243,7 +243,7 @@ def check_window(fold: Fold, window: pathlib.Path, manifest: dict, number: int, 
 def check_ranges(manifest: dict, first: int, last: int, clocks: list[int]) -> None:
     expect(manifest["first_lsn"] == first and manifest["last_lsn"] == last, f"lsn range, found {first}..{last}")
     if clocks:
-        expect(int(manifest["first_hlc"], 16) == clocks[0] and int(manifest["last_hlc"], 16) == clocks[-1], "clock range")
+        expect(int(manifest["first_hlc"]) == clocks[0] and int(manifest["last_hlc"]) == clocks[-1], "clock range")
 
 
 def check_counts(manifest: dict, counts: Counter) -> None:

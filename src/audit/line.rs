@@ -1,0 +1,165 @@
+//! Reading one line: a change or a control record, with its images as bytes.
+
+use super::{Kind, Wrong, expect, wrong};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bson::raw::RawDocument;
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+/// All fields that a line may have; which of them must be there depends on its kind.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Line {
+    pub(super) log: String,
+    pub(super) lsn: u64,
+    pub(super) hlc: String,
+    pub(super) wall: String,
+    pub(super) continued: bool,
+    pub(super) control: Option<String>,
+    pub(super) ns: Option<String>,
+    #[serde(default, deserialize_with = "there")]
+    pub(super) id: Option<Value>,
+    pub(super) id_bson: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) epoch: Option<u32>,
+    pub(super) seq: Option<u64>,
+    pub(super) op: Option<String>,
+    pub(super) before: Option<Value>,
+    pub(super) after: Option<Value>,
+    pub(super) before_bson: Option<String>,
+    pub(super) after_bson: Option<String>,
+    pub(super) before_sha256: Option<String>,
+    pub(super) after_sha256: Option<String>,
+    pub(super) change_hash: Option<String>,
+    #[serde(rename = "operation_time")]
+    _operation_time: Option<Value>,
+    #[serde(rename = "retry")]
+    _retry: Option<Value>,
+    #[serde(rename = "origin")]
+    _origin: Option<Value>,
+    #[serde(rename = "comment")]
+    _comment: Option<String>,
+    #[serde(rename = "traceparent")]
+    _traceparent: Option<String>,
+    #[serde(rename = "correlation")]
+    _correlation: Option<String>,
+    pub(super) complete: Option<bool>,
+    #[serde(rename = "options")]
+    _options: Option<String>,
+    pub(super) db: Option<String>,
+    pub(super) from: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) cause: Option<String>,
+    pub(super) detail: Option<String>,
+    #[serde(rename = "version")]
+    _version: Option<String>,
+}
+
+/// A `null` that is there is a value.
+fn there<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// A SHA-256.
+pub(super) type Sha = [u8; 32];
+
+/// A change, checked for itself.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) ns: String,
+    pub(super) key: Vec<u8>,
+    pub(super) epoch: u32,
+    pub(super) seq: u64,
+    pub(super) op: String,
+    pub(super) before: Option<Sha>,
+    pub(super) after: Option<Sha>,
+}
+
+/// Reads a line.
+pub(super) fn parse(bytes: &[u8]) -> Result<Line, Wrong> {
+    serde_json::from_slice(bytes).map_err(|e| Wrong { kind: Kind::LineForm, what: e.to_string() })
+}
+
+/// A field that must be there.
+pub(super) fn need<T>(field: Option<T>, name: &str) -> Result<T, Wrong> {
+    field.ok_or_else(|| Wrong { kind: Kind::LineForm, what: format!("no field `{name}`") })
+}
+
+impl Line {
+    /// Checks what a change says of itself: image hashes, id, change hash.
+    pub(super) fn change(self) -> Result<Change, Wrong> {
+        let op = need(self.op, "op")?;
+        let (ns, key_text) = (need(self.ns, "ns")?, need(self.key, "key")?);
+        let (epoch, seq) = (need(self.epoch, "epoch")?, need(self.seq, "seq")?);
+        let words = format!(
+            "{epoch}:{seq}:{op}:{}:{}:{key_text}:{ns}",
+            self.before_sha256.as_deref().unwrap_or_default(),
+            self.after_sha256.as_deref().unwrap_or_default(),
+        );
+        let before_image = image(self.before, self.before_bson.as_deref(), "before")?;
+        let after_image = image(self.after, self.after_bson.as_deref(), "after")?;
+        let may_lack = op == "observed" && before_image.is_none();
+        let before = hash(before_image.as_deref(), self.before_sha256.as_deref(), "before_sha256", may_lack)?;
+        let after = hash(after_image.as_deref(), self.after_sha256.as_deref(), "after_sha256", false)?;
+        let id = id_bytes(need(self.id, "id")?, self.id_bson.as_deref())?;
+        for bytes in [&before_image, &after_image].into_iter().flatten() {
+            let same = first_id(bytes).is_some_and(|found| found == id);
+            expect(same, Kind::Id, || "`id` is not the `_id` of the image".into())?;
+        }
+        let told = need(self.change_hash, "change_hash")?;
+        let found = hex::encode(Sha256::digest(words.as_bytes()));
+        expect(found == told, Kind::ChangeHash, || format!("change_hash is {told}, the fields give {found}"))?;
+        let key = hex::decode(&key_text).map_err(|e| Wrong { kind: Kind::LineForm, what: format!("key: {e}") })?;
+        Ok(Change { ns, key, epoch, seq, op, before, after })
+    }
+}
+
+/// The BSON bytes of an image.
+fn image(text: Option<Value>, bson: Option<&str>, field: &str) -> Result<Option<Vec<u8>>, Wrong> {
+    let bad = |what: String| Wrong { kind: Kind::LineForm, what: format!("{field}: {what}") };
+    if let Some(base64) = bson {
+        return STANDARD.decode(base64).map(Some).map_err(|e| bad(format!("base64: {e}")));
+    }
+    let Some(text) = text else { return Ok(None) };
+    let document = bson::Document::deserialize(text).map_err(|e| bad(format!("Extended JSON: {e}")))?;
+    document.to_vec().map(Some).map_err(|e| bad(e.to_string()))
+}
+
+fn hash(image: Option<&[u8]>, told: Option<&str>, field: &str, may_lack: bool) -> Result<Option<Sha>, Wrong> {
+    let told = told.map(|text| {
+        let mut sha = [0; 32];
+        let result = hex::decode_to_slice(text, &mut sha);
+        result.map(|()| sha).map_err(|e| Wrong { kind: Kind::LineForm, what: format!("{field}: {e}") })
+    });
+    let told = told.transpose()?;
+    let found: Option<Sha> = image.map(|bytes| Sha256::digest(bytes).into());
+    if found == told || (may_lack && found.is_none()) {
+        return Ok(told);
+    }
+    let show = |sha: Option<Sha>| sha.map_or_else(|| "none".to_owned(), hex::encode);
+    wrong(Kind::ImageHash, format!("{field} is {}, the image gives {}", show(told), show(found)))
+}
+
+/// Type and bytes of the id, as one element named `_id`.
+fn id_bytes(id: Value, bson: Option<&str>) -> Result<Vec<u8>, Wrong> {
+    let bad = |what: String| Wrong { kind: Kind::LineForm, what: format!("id: {what}") };
+    let document = if let Some(base64) = bson {
+        STANDARD.decode(base64).map_err(|e| bad(e.to_string()))?
+    } else {
+        let value: bson::Bson = Deserialize::deserialize(id).map_err(|e: serde_json::Error| bad(e.to_string()))?;
+        bson::doc! { "_id": value }.to_vec().map_err(|e| bad(e.to_string()))?
+    };
+    first_id(&document).ok_or_else(|| bad("no value".into()))
+}
+
+/// The bytes of a document's `_id` element: type, name, value.
+fn first_id(document: &[u8]) -> Option<Vec<u8>> {
+    let document = RawDocument::from_bytes(document).ok()?;
+    let value = document.get("_id").ok()??;
+    let mut alone = bson::RawDocumentBuf::new();
+    alone.append(bson::cstr!("_id"), value);
+    let bytes = alone.into_bytes();
+    bytes.get(4..).map(<[u8]>::to_vec)
+}

@@ -1,0 +1,74 @@
+//! Reading a manifest: its fields, and that it is in the form in which the exporter writes it.
+
+use super::{Kind, Wrong, expect, wrong};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// The fields of a manifest, format 1.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    pub(super) format: u32,
+    pub(super) log: String,
+    pub(super) window: u64,
+    pub(super) cause: String,
+    #[serde(rename = "label")]
+    pub(super) _label: Option<String>,
+    pub(super) records: u64,
+    pub(super) first_lsn: u64,
+    pub(super) last_lsn: u64,
+    pub(super) first_hlc: Option<String>,
+    pub(super) last_hlc: Option<String>,
+    pub(super) first_wall: Option<String>,
+    pub(super) last_wall: Option<String>,
+    pub(super) counts: BTreeMap<String, BTreeMap<String, u64>>,
+    pub(super) files: Vec<File>,
+    pub(super) namespaces: Vec<NamespaceEntry>,
+    pub(super) gaps: Vec<GapEntry>,
+    pub(super) previous_manifest_sha256: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) records: u64,
+    pub(super) sha256: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NamespaceEntry {
+    pub(super) ns: String,
+    pub(super) alive: u64,
+    pub(super) fingerprint: String,
+    pub(super) complete: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GapEntry {
+    pub(super) id: u64,
+    pub(super) ns: String,
+    pub(super) cause: String,
+    pub(super) detail: String,
+    pub(super) since_lsn: u64,
+    pub(super) since: String,
+}
+
+/// Reads the bytes of a manifest.
+pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, Wrong> {
+    let form = |e: serde_json::Error| Wrong { kind: Kind::ManifestForm, what: e.to_string() };
+    let tree: serde_json::Value = serde_json::from_slice(bytes).map_err(form)?;
+    let mut again = serde_json::to_vec_pretty(&tree).map_err(form)?;
+    again.push(b'\n');
+    expect(again == bytes, Kind::ManifestForm, || "spaces or line ends are not as the exporter writes them".into())?;
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(form)?;
+    if manifest.format != 1 {
+        return wrong(Kind::ManifestForm, format!("format {}, this program knows 1", manifest.format));
+    }
+    let causes = ["size", "count", "age", "idle", "cut"];
+    expect(causes.contains(&manifest.cause.as_str()), Kind::ManifestForm, || format!("cause {:?}", manifest.cause))?;
+    Ok(manifest)
+}

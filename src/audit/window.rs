@@ -1,0 +1,224 @@
+//! The walk over the folder: windows in order, each manifest, each file, each line.
+
+use super::files::Lines;
+use super::fold::Fold;
+use super::line;
+use super::manifest::{self, File, Manifest};
+use super::{Finding, Kind, Stop, Verdict, Wrong, expect};
+use crate::disk::Disk;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+/// An audit under way.
+pub(super) struct Audit<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) dir: &'a Path,
+    pub(super) fold: Fold,
+    pub(super) verdict: Verdict,
+    /// SHA-256 of the manifest before.
+    pub(super) previous: Option<String>,
+    /// The hybrid clock of the record before.
+    pub(super) clock: u64,
+}
+
+/// What the lines of one window give.
+#[derive(Default)]
+struct Tally {
+    records: u64,
+    changes: u64,
+    counts: BTreeMap<String, BTreeMap<String, u64>>,
+    /// hlc and wall time.
+    first: Option<(String, String)>,
+    last: Option<(String, String)>,
+    continued: bool,
+}
+
+impl Audit<'_> {
+    pub(super) fn run(&mut self, progress: &mut dyn FnMut(&Verdict)) -> Result<(), Stop> {
+        let names = self.disk.list(self.dir)?;
+        let windows: Vec<&String> = names.iter().filter(|name| name.starts_with("window-")).collect();
+        let mark = names.iter().any(|name| name == "tidelog.json");
+        if windows.is_empty() && !mark {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no windows here: is this an export folder?").into());
+        }
+        Self::places(&windows)?;
+        for (number, name) in (1u64..).zip(&windows) {
+            let dir = self.dir.join(name);
+            if !self.disk.exists(&dir.join("manifest.json"))? {
+                if number == windows.len() as u64 {
+                    self.verdict.unfinished = Some(number);
+                    break;
+                }
+                let what = "it has no manifest, but later windows are there".to_owned();
+                return Err(at(number, None, None)(Wrong { kind: Kind::WindowMissing, what }));
+            }
+            self.window(number, &dir)?;
+            progress(&self.verdict);
+        }
+        if mark && !self.verdict.log.is_empty() { self.mark() } else { Ok(()) }
+    }
+
+    /// Names must be those of windows 1, 2, 3 …
+    fn places(windows: &[&String]) -> Result<(), Stop> {
+        for (number, name) in (1u64..).zip(windows) {
+            if **name == format!("window-{number:010}") {
+                continue;
+            }
+            let id =
+                name.strip_prefix("window-").filter(|digits| digits.len() >= 10).and_then(|d| d.parse::<u64>().ok());
+            let (kind, what) = match id {
+                Some(id) if id > number => (Kind::WindowMissing, format!("it is not there, but {name} is")),
+                _ => (Kind::WindowExtra, format!("{name} is not the name of a window")),
+            };
+            return Err(at(number, None, None)(Wrong { kind, what }));
+        }
+        Ok(())
+    }
+
+    fn mark(&self) -> Result<(), Stop> {
+        let text = self.disk.read(&self.dir.join("tidelog.json"))?;
+        let log = serde_json::from_slice::<serde_json::Value>(&text).ok();
+        let log = log.as_ref().and_then(|v| v.get("log")?.as_str()).unwrap_or("(unreadable)");
+        let what = || format!("it says log {log}, the windows are of {}", self.verdict.log);
+        expect(log == self.verdict.log, Kind::Mark, what).map_err(at(0, Some("tidelog.json"), None))
+    }
+
+    fn window(&mut self, number: u64, dir: &Path) -> Result<(), Stop> {
+        let in_manifest = || at(number, Some("manifest.json"), None);
+        let bytes = self.disk.read(&dir.join("manifest.json"))?;
+        let manifest = manifest::parse(&bytes).map_err(in_manifest())?;
+        self.identity(number, &manifest).map_err(in_manifest())?;
+        let names = self.disk.list(dir)?;
+        let known = |name: &String| name == "manifest.json" || manifest.files.iter().any(|f| f.name == *name);
+        if let Some(extra) = names.iter().find(|name| !known(name)) {
+            let what = "the manifest does not name it".to_owned();
+            return Err(at(number, Some(extra), None)(Wrong { kind: Kind::FileExtra, what }));
+        }
+        let mut tally = Tally::default();
+        for file in &manifest.files {
+            if !names.contains(&file.name) {
+                let what = "the manifest names it, it is not there".to_owned();
+                return Err(at(number, Some(&file.name), None)(Wrong { kind: Kind::FileMissing, what }));
+            }
+            self.file(number, dir, file, &manifest, &mut tally)?;
+        }
+        self.totals(&manifest, &tally).map_err(in_manifest())?;
+        let sha = hex::encode(Sha256::digest(&bytes));
+        let verdict = &mut self.verdict;
+        verdict.log = manifest.log;
+        verdict.windows = number;
+        verdict.records += tally.records;
+        verdict.changes += tally.changes;
+        verdict.last_lsn = manifest.last_lsn;
+        verdict.last_manifest_sha256.clone_from(&sha);
+        self.previous = Some(sha);
+        Ok(())
+    }
+
+    fn identity(&self, number: u64, manifest: &Manifest) -> Result<(), Wrong> {
+        let found = manifest.window;
+        expect(found == number, Kind::ManifestIdentity, || format!("it says window {found}"))?;
+        let ours = &self.verdict.log;
+        let same = ours.is_empty() || manifest.log == *ours;
+        expect(same, Kind::ManifestIdentity, || {
+            format!("it is of log {}, the windows before of {ours}", manifest.log)
+        })?;
+        let show = |sha: &Option<String>| sha.clone().unwrap_or_else(|| "none".into());
+        expect(manifest.previous_manifest_sha256 == self.previous, Kind::ManifestChain, || {
+            let told = show(&manifest.previous_manifest_sha256);
+            format!("it says that the manifest before has SHA-256 {told}, it has {}", show(&self.previous))
+        })?;
+        let next = self.verdict.last_lsn + 1;
+        let (first, last) = (manifest.first_lsn, manifest.last_lsn);
+        let range = first == next && last + 1 == first + manifest.records;
+        expect(range, Kind::Lsn, || format!("lsn {first} to {last}, {} records, after {}", manifest.records, next - 1))
+    }
+
+    fn file(
+        &mut self,
+        number: u64,
+        dir: &Path,
+        file: &File,
+        manifest: &Manifest,
+        tally: &mut Tally,
+    ) -> Result<(), Stop> {
+        let mut lines = Lines::open(self.disk, &dir.join(&file.name))?;
+        let (mut count, mut found) = (0u64, None);
+        while let Some((bytes, ended)) = lines.next()? {
+            count += 1;
+            let result = expect(ended, Kind::LineForm, || "the file ends within a line".into());
+            if let Err(wrong) = result.and_then(|()| self.line(bytes, manifest, tally)) {
+                found = Some(wrong);
+                break;
+            }
+        }
+        let (length, sha) = lines.finish()?;
+        let same = length == file.bytes && sha == file.sha256;
+        if let Some(mut wrong) = found {
+            let file_is = if same { "is what the manifest says" } else { "has other bytes than the manifest says" };
+            wrong.what = format!("{} (the file {file_is})", wrong.what);
+            return Err(at(number, Some(&file.name), Some(count))(wrong));
+        }
+        let here = || at(number, Some(&file.name), None);
+        let sizes =
+            || format!("{length} bytes with SHA-256 {sha}, the manifest says {} with {}", file.bytes, file.sha256);
+        let records = || format!("{count} lines, the manifest says {}", file.records);
+        expect(count == file.records, Kind::Counts, records).map_err(here())?;
+        expect(same, Kind::FileHash, sizes).map_err(here())
+    }
+
+    fn line(&mut self, bytes: &[u8], manifest: &Manifest, tally: &mut Tally) -> Result<(), Wrong> {
+        let line = line::parse(bytes)?;
+        expect(line.log == manifest.log, Kind::LineForm, || format!("it is of log {}", line.log))?;
+        let next = manifest.first_lsn + tally.records;
+        expect(line.lsn == next, Kind::Lsn, || format!("lsn {} where {next} belongs", line.lsn))?;
+        expect(next <= manifest.last_lsn, Kind::Lsn, || format!("the window ends with lsn {}", manifest.last_lsn))?;
+        let before = self.clock;
+        let hlc = line.hlc.parse::<u64>();
+        let hlc = hlc.map_err(|e| Wrong { kind: Kind::LineForm, what: format!("hlc: {e}") })?;
+        expect(hlc >= before, Kind::Clock, || format!("the clock goes back from {before} to {hlc}"))?;
+        self.clock = hlc;
+        let clocks = (line.hlc.clone(), line.wall.clone());
+        tally.first.get_or_insert_with(|| clocks.clone());
+        tally.last = Some(clocks);
+        tally.records += 1;
+        tally.continued = line.continued;
+        if let Some(word) = line.control.clone() {
+            let about = [&line.ns, &line.db, &line.from].into_iter().flatten().next().cloned().unwrap_or_default();
+            tally.add(about, word.clone());
+            return self.fold.control(&word, line);
+        }
+        tally.changes += 1;
+        let change = line.change()?;
+        tally.add(change.ns.clone(), change.op.clone());
+        self.fold.change(change)
+    }
+
+    fn totals(&self, manifest: &Manifest, tally: &Tally) -> Result<(), Wrong> {
+        expect(!tally.continued, Kind::Batch, || "its last record says that its batch goes on".into())?;
+        let (told, found) = (manifest.records, tally.records);
+        expect(told == found, Kind::Counts, || format!("{found} records, the manifest says {told}"))?;
+        expect(manifest.counts == tally.counts, Kind::Counts, || "the counts are not those of the lines".into())?;
+        let ours = |clocks: &Option<(String, String)>| clocks.clone().unzip();
+        let first = (manifest.first_hlc.clone(), manifest.first_wall.clone());
+        let last = (manifest.last_hlc.clone(), manifest.last_wall.clone());
+        let same = first == ours(&tally.first) && last == ours(&tally.last);
+        expect(same, Kind::Clock, || "the clocks are not those of the first and the last line".into())?;
+        self.fold.check_namespaces(&manifest.namespaces)?;
+        self.fold.check_gaps(&manifest.gaps)
+    }
+}
+
+impl Tally {
+    fn add(&mut self, about: String, word: String) {
+        *self.counts.entry(about).or_default().entry(word).or_default() += 1;
+    }
+}
+
+/// Puts the place to what is wrong.
+fn at(window: u64, file: Option<&str>, line: Option<u64>) -> impl FnOnce(Wrong) -> Stop {
+    let file = file.map(str::to_owned);
+    move |Wrong { kind, what }| Stop::Wrong(Box::new(Finding { kind, window, file, line, what }))
+}

@@ -1,0 +1,121 @@
+//! Runs the cutter: follows the log, answers those who ask for a cut, makes windows durable in the ledger.
+
+use super::cutter::{Cutter, Limits, Mark, Settling};
+use super::error::ExportError;
+use super::handle::Shared;
+use super::jsonl::Bson;
+use super::ledger::{Cause, Ledger, Window};
+use crate::changelog::Reader;
+use crate::metrics;
+use crate::types::{Lsn, WindowId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::oneshot;
+
+/// Someone who wants a window closed.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// What the window is to be called.
+    pub(super) label: Option<String>,
+    /// Everything up to here belongs into that window or an earlier one.
+    pub(super) target: Lsn,
+    /// Gets the window's number once it is durable in the ledger.
+    pub(super) reply: oneshot::Sender<WindowId>,
+}
+
+/// The one that closes windows.
+#[derive(Debug)]
+pub(super) struct Cutting {
+    shared: Arc<Shared>,
+    ledger: Ledger,
+    cutter: Cutter,
+    settling: Settling,
+    reader: Reader,
+    requests: VecDeque<Request>,
+}
+
+impl Cutting {
+    pub(super) fn new(shared: Arc<Shared>, ledger: Ledger, limits: Limits, bson: Bson) -> Result<Self, ExportError> {
+        let closed = ledger.last().map_or(Lsn::ZERO, |w| w.last);
+        let tail = shared.log.tail();
+        if tail < closed {
+            return Err(ExportError::Shortened { tail, closed });
+        }
+        let settling = Settling::new(limits.settle_ms);
+        let cutter = Cutter::new(limits, bson, ledger.last(), ledger.state());
+        let reader = shared.log.reader(closed.next());
+        Ok(Self { shared, ledger, cutter, settling, reader, requests: VecDeque::new() })
+    }
+
+    pub(super) fn ask(&mut self, request: Request) {
+        self.requests.push_back(request);
+    }
+
+    /// Does all that can be done at `now_ms` (monotonic). After a transient error it may be called again.
+    pub(super) fn step(&mut self, now_ms: u64) -> Result<(), ExportError> {
+        let wall_ms = self.shared.clock.wall_ms();
+        self.settling.observe(Mark { at_ms: now_ms, wall_ms, tail: self.shared.log.tail() });
+        loop {
+            self.answer(wall_ms)?;
+            if let Some(cause) = self.cutter.full() {
+                self.close(cause, None, wall_ms)?;
+            } else if self.cutter.last() < self.settling.settled() && self.take()? {
+                // One more; it may have filled the window.
+            } else if let Some(cause) = self.cutter.ripe(now_ms, self.settling.newest()) {
+                self.close(cause, None, wall_ms)?;
+            } else {
+                break;
+            }
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// Takes the next settled record.
+    fn take(&mut self) -> Result<bool, ExportError> {
+        let Some(head) = self.reader.next_head()? else { return Ok(false) };
+        let seen = self.settling.seen_at(head.head.stamp.lsn);
+        self.cutter.take(&head, seen.at_ms);
+        Ok(true)
+    }
+
+    /// Answers those whose records are all in windows or in the open one. Without a label, a cut that would be empty is
+    /// answered with the last window.
+    fn answer(&mut self, wall_ms: i64) -> Result<(), ExportError> {
+        while let Some(request) = self.requests.front() {
+            if request.target > self.cutter.last() || !self.cutter.may_close() {
+                break;
+            }
+            let label = request.label.clone();
+            let mut window = self.shared.windows.last();
+            if !self.cutter.is_empty() || label.is_some() || window == WindowId::ZERO {
+                window = self.cutter.id();
+                self.close(Cause::Cut, label, wall_ms)?;
+            }
+            if let Some(request) = self.requests.pop_front() {
+                // Who asked may have gone; the window stands.
+                let _gone = request.reply.send(window);
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, cause: Cause, label: Option<String>, wall_ms: i64) -> Result<(), ExportError> {
+        let window: Window = self.cutter.window(cause, label, wall_ms);
+        let (id, first, last) = (window.id, window.first, window.last);
+        self.ledger.append(window)?;
+        self.cutter.closed();
+        metrics::WINDOWS_CLOSED.inc_for(cause.name());
+        tracing::debug!(window = id.0, first = first.0, last = last.0, cause = cause.name(), "window closed");
+        self.shared.wake();
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let live = &self.shared.cutter;
+        live.taken.store(self.cutter.last().0, Ordering::Release);
+        let settling = self.settling.oldest_unsettled().map(|mark| mark.wall_ms);
+        *live.oldest.lock() = (self.cutter.oldest_wall_ms(), settling);
+    }
+}

@@ -1,0 +1,76 @@
+//! Why windows cannot be closed or delivered.
+
+use super::checkpoint::CheckpointError;
+use super::ledger::LedgerError;
+use crate::changelog::LogError;
+use crate::sink::{Class, SinkError};
+use crate::types::{Lsn, WindowId};
+
+/// Why windows cannot be closed or delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The window ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A sink.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The log is shorter than its windows.
+    #[error(
+        "the log ends at {tail}, but closed windows hold records up to {closed}: DATA lost a part of the log; nothing is exported from it"
+    )]
+    Shortened {
+        /// The log's end.
+        tail: Lsn,
+        /// The end of the last window.
+        closed: Lsn,
+    },
+    /// The checkpoint is ahead of the ledger.
+    #[error(
+        "sink {sink} has window {delivered}, but only {closed} are closed: DATA/windows was lost or restored from an older copy"
+    )]
+    Ahead {
+        /// The sink.
+        sink: String,
+        /// What it has.
+        delivered: WindowId,
+        /// The last window closed.
+        closed: WindowId,
+    },
+    /// The log does not have the record that comes next.
+    #[error("window {window} needs record {lsn}, the log does not have it")]
+    Missing {
+        /// The window.
+        window: WindowId,
+        /// The record.
+        lsn: Lsn,
+    },
+    /// A manifest that cannot be written as JSON.
+    #[error("manifest: {0}")]
+    Manifest(#[from] serde_json::Error),
+    /// A thread could not be started.
+    #[error("a thread for the export: {0}")]
+    Thread(std::io::Error),
+    /// The exporter has ended, or a part of it has; why.
+    #[error("the export has stopped: {0}")]
+    Stopped(String),
+}
+
+impl ExportError {
+    /// Whether trying again can help.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Sink(error) => error.class(),
+            Self::Ledger(LedgerError::Io(_))
+            | Self::Checkpoint(CheckpointError::Io(_))
+            | Self::Log(LogError::Io { .. } | LogError::DiskFull { .. }) => Class::Transient,
+            _ => Class::Permanent,
+        }
+    }
+}

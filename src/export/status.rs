@@ -1,0 +1,143 @@
+//! What is known of the export at this moment, for people and probes.
+
+use super::checkpoint::Checkpoint;
+use super::handle::Shared;
+use crate::metrics;
+use crate::sink::Class;
+use crate::types::{Lsn, WindowId};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// The export at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The last closed window.
+    pub closed: WindowId,
+    /// Its last record.
+    pub closed_lsn: Lsn,
+    /// Durable records that are too young for a window.
+    pub settling_records: u64,
+    /// Why no window can be closed now; empty: it can.
+    pub cut_error: String,
+    /// Each sink.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// One sink at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkStatus {
+    /// Its name.
+    pub name: &'static str,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The last window proved durable there.
+    pub delivered: WindowId,
+    /// That window's last record.
+    pub checkpoint: Lsn,
+    /// Durable records that it does not have.
+    pub lag_records: u64,
+    /// Age of the oldest of them in ms of wall time; 0: it has all.
+    pub lag_ms: u64,
+    /// Why the last delivery failed; empty: it did not.
+    pub error: String,
+    /// It will not try again: a person has to look.
+    pub stopped: bool,
+    /// Failures since the last success.
+    pub failures: u32,
+}
+
+/// How far a sink is, as its worker tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SinkLive {
+    pub(super) position: Option<Checkpoint>,
+    pub(super) error: String,
+    pub(super) stopped: bool,
+    pub(super) failures: u32,
+}
+
+/// A sink as seen from the handle.
+#[derive(Debug)]
+pub(super) struct SinkSeat {
+    pub(super) name: &'static str,
+    pub(super) dir: PathBuf,
+    pub(super) live: watch::Sender<SinkLive>,
+}
+
+impl SinkSeat {
+    pub(super) fn moved(&self, position: Option<Checkpoint>) {
+        self.live.send_modify(|live| *live = SinkLive { position, ..SinkLive::default() });
+        metrics::SINK_FAILING.set_flag_for(self.name, false);
+    }
+
+    pub(super) fn failed(&self, error: &str, class: Class) {
+        self.live.send_modify(|live| {
+            error.clone_into(&mut live.error);
+            live.stopped |= class == Class::Permanent;
+            live.failures = live.failures.saturating_add(1);
+        });
+        metrics::SINK_ERRORS.inc_for(class.name());
+        metrics::SINK_FAILING.set_flag_for(self.name, true);
+    }
+}
+
+/// What the cutter tells.
+#[derive(Debug, Default)]
+pub(super) struct CutterLive {
+    /// The last record taken into a window.
+    pub(super) taken: AtomicU64,
+    /// Wall times of the oldest record in the open window and of the oldest that settles.
+    pub(super) oldest: Mutex<(Option<i64>, Option<i64>)>,
+    pub(super) error: Mutex<String>,
+}
+
+impl Shared {
+    /// Reads it all now, and sets the gauges.
+    pub(super) fn status(&self) -> Status {
+        let tail = self.log.tail();
+        let closed = self.windows.last();
+        let closed_lsn = self.windows.get(closed).ok().flatten().map_or(Lsn::ZERO, |w| w.last);
+        let settling_records = tail.0.saturating_sub(self.cutter.taken.load(Ordering::Acquire));
+        metrics::SETTLING_RECORDS.set(settling_records);
+        let sinks = self.sinks.iter().map(|seat| self.sink_status(seat, tail)).collect();
+        Status { closed, closed_lsn, settling_records, cut_error: self.cutter.error.lock().clone(), sinks }
+    }
+
+    fn sink_status(&self, seat: &SinkSeat, tail: Lsn) -> SinkStatus {
+        let live = seat.live.borrow().clone();
+        let (delivered, checkpoint) = live.position.map_or((WindowId::ZERO, Lsn::ZERO), |p| (p.window, p.last));
+        let lag_records = tail.0.saturating_sub(checkpoint.0);
+        let lag_ms = if lag_records == 0 { 0 } else { self.age_of_oldest(delivered) };
+        metrics::EXPORT_LAG_RECORDS.set_for(seat.name, lag_records);
+        metrics::EXPORT_LAG_SECONDS.set_ms_for(seat.name, i64::try_from(lag_ms).unwrap_or(i64::MAX));
+        SinkStatus {
+            name: seat.name,
+            dir: seat.dir.clone(),
+            delivered,
+            checkpoint,
+            lag_records,
+            lag_ms,
+            error: live.error,
+            stopped: live.stopped,
+            failures: live.failures,
+        }
+    }
+
+    /// Age of the first record after the window `delivered`, in ms.
+    fn age_of_oldest(&self, delivered: WindowId) -> u64 {
+        let mut id = delivered.next();
+        let mut oldest = None;
+        // Empty windows have no clocks; they come by hand, so few follow each other.
+        while oldest.is_none() {
+            match self.windows.get(id) {
+                Ok(Some(window)) => oldest = window.clocks.map(|c| c.first_wall_ms),
+                _ => break,
+            }
+            id = id.next();
+        }
+        let (open, settling) = *self.cutter.oldest.lock();
+        let oldest = oldest.or(open).or(settling);
+        oldest.map_or(0, |ms| u64::try_from(self.clock.wall_ms().saturating_sub(ms)).unwrap_or(0))
+    }
+}
