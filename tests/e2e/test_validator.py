@@ -100,15 +100,15 @@ def export(folder, records: list[dict], edit=lambda manifest: None) -> None:
         (window / "records.jsonl").write_bytes(content)
         counts = {}
         for r in part:
-            if "op" in r:
-                counts.setdefault(r["ns"], {}).setdefault(r["op"], 0)
-                counts[r["ns"]][r["op"]] += 1
+            word = r.get("op") or r["control"]
+            counts.setdefault("d.c", {}).setdefault(word, 0)
+            counts["d.c"][word] += 1
         alive = [] if number == 1 else [bson.encode(THREE), bson.encode({"_id": 2, "v": 1})]
         sums = f"{sum(int(sha(d), 16) for d in alive) % MODULUS:064x}"
         zero = {"ns": "d.c", "alive": 0, "fingerprint": "0" * 64, "complete": True}
         spaces = [zero] if number == 1 else [zero, {"ns": "d.e", "alive": 2, "fingerprint": sums, "complete": True}]
         manifest = {"window": number, "first_lsn": part[0]["lsn"], "last_lsn": part[-1]["lsn"], "first_hlc": part[0]["hlc"], "last_hlc": part[-1]["hlc"]}
-        manifest |= {"counts": counts, "namespaces": spaces, "gaps": [], "previous_manifest_sha256": previous}
+        manifest |= {"records": len(part), "counts": counts, "namespaces": spaces, "gaps": [], "previous_manifest_sha256": previous}
         manifest["files"] = [{"name": "records.jsonl", "bytes": len(content), "records": len(part), "sha256": sha(content)}]
         if number == 2:
             edit(manifest)
