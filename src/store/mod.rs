@@ -3,5 +3,5 @@
 mod privileged;
 pub mod upstream;
 
-pub use privileged::{Collection, Privileged, PrivilegedError, Scan};
+pub use privileged::{Collection, Login, Privileged, PrivilegedError, Scan};
 pub use upstream::{Upstream, UpstreamError, command_bytes};

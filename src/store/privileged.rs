@@ -6,7 +6,8 @@
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocumentBuf};
 use bson::{Document, doc, rawdoc};
 use mongodb::Client;
-use mongodb::options::{ClientOptions, ReadConcern, SelectionCriteria};
+use mongodb::options::{ClientOptions, Credential, ReadConcern, SelectionCriteria};
+use std::time::Duration;
 use thiserror::Error;
 
 use crate::types::Namespace;
@@ -43,6 +44,24 @@ pub struct Collection {
     pub empty: bool,
 }
 
+/// Who the sidecar is to the node.
+#[derive(Clone, Copy)]
+pub struct Login<'a> {
+    /// The user's name.
+    pub username: &'a str,
+    /// The database that knows the user.
+    pub source: &'a str,
+    /// The password.
+    pub password: &'a str,
+}
+
+/// The password is not shown.
+impl std::fmt::Debug for Login<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({}@{})", self.username, self.source)
+    }
+}
+
 /// The connection. Clones share one pool.
 #[derive(Clone, Debug)]
 pub struct Privileged {
@@ -54,12 +73,21 @@ impl Privileged {
     ///
     /// # Errors
     /// When the connection string is wrong.
-    pub async fn new(uri: &str) -> Result<Self, PrivilegedError> {
+    pub async fn new(uri: &str, login: Option<Login<'_>>, connect: Duration) -> Result<Self, PrivilegedError> {
         let mut options = ClientOptions::parse(uri).await.map_err(PrivilegedError::new("parse", "store.uri"))?;
+        if let Some(login) = login {
+            let credential = Credential::builder()
+                .username(login.username.to_owned())
+                .source(login.source.to_owned())
+                .password(login.password.to_owned())
+                .build();
+            options.credential = Some(credential);
+        }
+        options.connect_timeout = Some(connect);
         options.direct_connection = Some(true);
         options.app_name = Some("tidelog".to_owned());
         options.retry_writes = Some(false);
-        options.server_selection_timeout = Some(std::time::Duration::from_secs(10));
+        options.server_selection_timeout = Some(Duration::from_secs(10));
         options.max_pool_size = Some(8);
         let client = Client::with_options(options).map_err(PrivilegedError::new("set up", "store.uri"))?;
         Ok(Self { client })

@@ -1,0 +1,158 @@
+//! What the admin server asks of the running parts.
+
+use super::cut::cut;
+use super::parts::Running;
+use crate::admin::{Control, ExportStatus, GapRow, LogStatus, ProxyStatus, Reason, Status, WindowRow};
+use crate::changelog::LogError;
+use crate::export::ledger::Window;
+use crate::metrics;
+use std::sync::Arc;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Most windows of a listing.
+const WINDOWS: u64 = 10_000;
+
+/// Ties the admin routes to the parts.
+pub(super) fn control(running: &Arc<Running>) -> Control {
+    let [for_reasons, for_status, for_windows, for_cut, for_sample] = std::array::from_fn(|_| Arc::clone(running));
+    Control {
+        reasons: Box::new(move || for_reasons.reasons()),
+        status: Box::new(move || for_status.status()),
+        windows: Box::new(move || for_windows.windows()),
+        cut: Box::new(move |label| Box::pin(cut(Arc::clone(&for_cut.exporter), label))),
+        sample: Box::new(move || for_sample.sample()),
+    }
+}
+
+fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn time_of(ms: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
+    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
+}
+
+impl Running {
+    /// Why writes would not go through now.
+    pub(super) fn reasons(&self) -> Vec<Reason> {
+        let mut out = Vec::new();
+        let mut add = |part: &str, message: String| out.push(Reason { part: part.into(), message });
+        if let Some(doing) = self.phase() {
+            add("start", doing.to_owned());
+        }
+        if let Err(error) = self.probe.last() {
+            add("upstream", error);
+        }
+        if let Err(error) = self.storage.log.writable() {
+            let part = if matches!(error, LogError::DiskFull { .. }) { "disk" } else { "log" };
+            add(part, error.to_string());
+        }
+        if let Err(error) = self.storage.index.healthy() {
+            add("index", error.to_string());
+        }
+        let export = self.exporter.status();
+        if !export.cut_error.is_empty() {
+            add("export", export.cut_error);
+        }
+        for sink in export.sinks.into_iter().filter(|sink| !sink.error.is_empty()) {
+            add("sink", format!("{}: {}", sink.name, sink.error));
+        }
+        out
+    }
+
+    /// Brings gauges up to date that nobody counts.
+    pub(super) fn sample(&self) {
+        // Reading the export's status sets its gauges.
+        let _gauges_are_set = self.exporter.status();
+        metrics::INDEX_OVERLAY_ENTRIES.set(self.storage.index.staged() as u64);
+    }
+
+    fn status(&self) -> Status {
+        let reasons = self.reasons();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: reasons.is_empty(),
+            reasons,
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            proxy: self.proxy_status(),
+            log: self.log_status(),
+            export: self.export_status(),
+            gaps: self.gaps(),
+        }
+    }
+
+    fn proxy_status(&self) -> ProxyStatus {
+        let proxy = &self.config.proxy;
+        ProxyStatus {
+            listen: self.listen().unwrap_or_else(|| "not yet".into()),
+            advertise: proxy.advertise.as_ref().map_or_else(|| "the address they used".into(), ToString::to_string),
+            upstream: proxy.upstream.to_string(),
+            upstream_up: self.probe.last().is_ok(),
+            connections: count(metrics::CONNECTIONS.get()),
+            inflight_bytes: count(metrics::INFLIGHT_BYTES.get()),
+            write_commands: metrics::WRITE_COMMANDS.total(),
+            unknown_hosts: metrics::UNKNOWN_HOSTS.total(),
+        }
+    }
+
+    fn log_status(&self) -> LogStatus {
+        let (opened, log) = (&self.storage.opened, &self.storage.log);
+        LogStatus {
+            id: opened.log_id.to_string(),
+            data: self.storage.data.path().display().to_string(),
+            durability: format!("{:?}", self.config.log.durability).to_lowercase(),
+            tail_lsn: log.tail().0,
+            epoch: opened.epoch.0,
+            segments: count(metrics::LOG_SEGMENTS.get()),
+            bytes: count(metrics::LOG_BYTES.get()),
+            disk_free_bytes: count(metrics::DISK_FREE_BYTES.get()),
+            poisoned: metrics::LOG_POISONED.get() != 0,
+        }
+    }
+
+    fn export_status(&self) -> ExportStatus {
+        let status = self.exporter.status();
+        let sink = status.sinks.first();
+        ExportStatus {
+            dir: self.config.export.dir.display().to_string(),
+            closed_window: status.closed.0,
+            exported_window: sink.map_or(0, |s| s.delivered.0),
+            checkpoint_lsn: sink.map_or(0, |s| s.checkpoint.0),
+            lag_records: sink.map_or(0, |s| s.lag_records),
+            lag_ms: sink.map_or(0, |s| s.lag_ms),
+            error: sink.map_or_else(String::new, |s| s.error.clone()),
+        }
+    }
+
+    fn gaps(&self) -> Vec<GapRow> {
+        let row = |gap: crate::types::Gap| GapRow {
+            id: gap.id,
+            ns: gap.ns.to_string(),
+            cause: gap.cause,
+            detail: gap.detail,
+            since_lsn: gap.since.0,
+            since: time_of(gap.since_ms),
+        };
+        self.storage.index.state().gaps.into_values().map(row).collect()
+    }
+
+    fn windows(&self) -> Result<Vec<WindowRow>, String> {
+        let delivered = self.exporter.status().sinks.iter().map(|s| s.delivered).min();
+        let row = |w: Window| WindowRow {
+            id: w.id.0,
+            cause: w.cause.name().to_owned(),
+            first_lsn: w.first.0,
+            last_lsn: w.last.0,
+            records: w.records(),
+            bytes: w.log_bytes,
+            last_wall: w.clocks.as_ref().map_or_else(String::new, |c| time_of(c.last_wall_ms)),
+            gaps: w.gaps.len() as u64,
+            exported: delivered.is_some_and(|at| at >= w.id),
+            label: w.label.unwrap_or_default(),
+        };
+        let windows = self.exporter.windows(WINDOWS).map_err(|error| error.to_string())?;
+        Ok(windows.into_iter().map(row).collect())
+    }
+}

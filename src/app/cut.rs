@@ -1,0 +1,41 @@
+//! A cut, asked for over the wire or at the admin address: close a window, then wait until every sink has it.
+
+use crate::admin::{CutAnswer, CutError};
+use crate::export::ExporterHandle;
+use crate::proxy::CutFn;
+use crate::wire::reply::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a cut may take altogether.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Closes a window with a label (empty: none) and waits until it is durable at every sink.
+pub(super) async fn cut(exporter: Arc<ExporterHandle>, label: String) -> Result<CutAnswer, CutError> {
+    let whole = tokio::time::Instant::now() + PATIENCE;
+    let label = Some(label).filter(|text| !text.is_empty());
+    let closed = tokio::time::timeout_at(whole, exporter.cut(label)).await;
+    let window = match closed {
+        Ok(Ok(window)) => window,
+        Ok(Err(error)) => return Err(CutError::Unavailable(error.to_string())),
+        Err(_late) => return Err(CutError::Unavailable("nothing settled in time".into())),
+    };
+    let not_yet = |why: String| CutError::NotExported { window: window.0, why };
+    match tokio::time::timeout_at(whole, exporter.wait_exported(window)).await {
+        Ok(Ok(())) => Ok(CutAnswer { window: window.0 }),
+        Ok(Err(error)) => Err(not_yet(error.to_string())),
+        Err(_late) => Err(not_yet(format!("not delivered within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+/// The same for `{tidelogCut: 1}` on the wire.
+pub(super) fn on_the_wire(exporter: &Arc<ExporterHandle>) -> CutFn {
+    let exporter = Arc::clone(exporter);
+    Arc::new(move |label| {
+        let exporter = Arc::clone(&exporter);
+        Box::pin(async move {
+            let done = cut(exporter, label.unwrap_or_default()).await;
+            done.map(|answer| answer.window).map_err(|error| Failure::new(6, "HostUnreachable", error.to_string()))
+        })
+    })
+}

@@ -1,0 +1,66 @@
+//! The running parts, as those who tell of them see them.
+
+use super::probe::Probe;
+use super::storage::Storage;
+use crate::config::Config;
+use crate::export::ExporterHandle;
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) config: Config,
+    pub(super) storage: Storage,
+    pub(super) exporter: Arc<ExporterHandle>,
+    pub(super) probe: Probe,
+    pub(super) started: Instant,
+    phase: Mutex<Phase>,
+}
+
+/// Where the sidecar is in its life.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// What the last process left open is being verified.
+    Recovering,
+    /// Applications are served.
+    Serving(SocketAddr),
+    /// It was told to end.
+    Ending,
+}
+
+impl Running {
+    pub(super) fn new(config: Config, storage: Storage, exporter: Arc<ExporterHandle>, probe: Probe) -> Self {
+        let phase = Mutex::new(Phase::Recovering);
+        Self { config, storage, exporter, probe, started: Instant::now(), phase }
+    }
+
+    /// Applications are served from now on.
+    pub(super) fn serving(&self, listen: SocketAddr) {
+        *self.phase.lock() = Phase::Serving(listen);
+    }
+
+    /// The end has begun.
+    pub(super) fn ending(&self) {
+        *self.phase.lock() = Phase::Ending;
+    }
+
+    /// What is done instead of serving; `None`: it serves.
+    pub(super) fn phase(&self) -> Option<&'static str> {
+        match *self.phase.lock() {
+            Phase::Recovering => Some("what the last process left open is being verified"),
+            Phase::Ending => Some("the sidecar is ending"),
+            Phase::Serving(_) => None,
+        }
+    }
+
+    /// Where applications are served.
+    pub(super) fn listen(&self) -> Option<String> {
+        match *self.phase.lock() {
+            Phase::Serving(listen) => Some(listen.to_string()),
+            _ => None,
+        }
+    }
+}
