@@ -8,7 +8,7 @@ use crate::export::ledger::Window;
 use crate::metrics;
 use std::sync::Arc;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 
 /// Most windows of a listing.
 const WINDOWS: u64 = 10_000;
@@ -30,8 +30,9 @@ fn count(value: i64) -> u64 {
 }
 
 fn time_of(ms: i64) -> String {
+    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
-    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
+    at.ok().and_then(|at| at.format(form).ok()).unwrap_or_else(|| format!("{ms} ms"))
 }
 
 impl Running {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a cut may take altogether.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Closes a window with a label (empty: none) and waits until it is durable at every sink.
 pub(super) async fn cut(exporter: Arc<ExporterHandle>, label: String) -> Result<CutAnswer, CutError> {

@@ -97,7 +97,7 @@ impl Storage {
     pub(super) async fn announce(&self) -> Result<(), AppError> {
         let started = Control::Started { version: env!("CARGO_PKG_VERSION").to_owned() };
         let draft = Draft { body: Body::Control(started), continued: false };
-        self.log.append(vec![draft]).wait().await?;
+        let _durable = self.log.append(vec![draft]).wait().await?;
         Ok(())
     }
 }

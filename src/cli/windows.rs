@@ -108,12 +108,14 @@ fn print(rows: &[WindowRow], out: &mut dyn Write) -> Result<(), CliError> {
 }
 
 fn row(w: &WindowRow) -> Vec<String> {
+    // A window that was cut over nothing has no records to number.
+    let lsn = |n: u64| if w.records == 0 { "–".into() } else { count(n) };
     vec![
         w.id.to_string(),
         count(w.records),
         if w.exported { bytes(w.bytes) } else { "waiting".into() },
-        count(w.first_lsn),
-        count(w.last_lsn),
+        lsn(w.first_lsn),
+        lsn(w.last_lsn),
         w.last_wall.clone(),
         count(w.gaps),
         plain(&w.cause),
