@@ -75,6 +75,8 @@ impl Capture {
                 _ => step.op,
             };
             drafts.push(self.change(step, cause, op, seq, (step.before.clone(), before_sha, step.after.clone())));
+        } else if known_sha == before_sha {
+            metrics::UNCHANGED.inc();
         }
         self.index.stage(step.ns, step.key, Entry::staged(self.epoch, Seq(seq), after_sha));
         Ok(())

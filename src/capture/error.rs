@@ -72,3 +72,15 @@ pub enum CaptureError {
     #[error("privileged connection to the store: {0}")]
     Store(String),
 }
+
+impl CaptureError {
+    /// The error's class, which is its metric label: `client` (the command's doing), `retry` (may go away), `fatal`.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Shape(_) => "client",
+            Self::Refused { .. } | Self::Upstream(_) | Self::Store(_) => "retry",
+            Self::Log(error) => error.class(),
+            Self::Answer(_) | Self::Intent(_) | Self::Index(_) => "fatal",
+        }
+    }
+}

@@ -100,13 +100,6 @@ pub static WRITE_SECONDS: Histogram = Histogram::new(
     TIMES,
     "From a write command read to its reply ready, durability included.",
 );
-/// From the forward of a write to the store's last reply for it.
-pub static STORE_SECONDS: Histogram = Histogram::new(
-    "tidelog_store_seconds",
-    Seconds,
-    TIMES,
-    "From the forward of a write to the store's last reply for it.",
-);
 /// Change records appended, by operation.
 pub static CHANGES: Counter = Counter::new("tidelog_changes_total", Count, "Change records appended, by operation.")
     .by("op", &["insert", "update", "replace", "delete", "observed"]);
@@ -231,8 +224,6 @@ pub static GAPS_OPEN: Gauge =
 /// Gaps opened, by cause.
 pub static GAPS_OPENED: Counter = Counter::new("tidelog_gaps_opened_total", Count, "Gaps opened, by cause.")
     .by("cause", &["out", "merge", "mapReduce", "bypass", "ddl", "other"]);
-/// Gaps closed by a proof.
-pub static GAPS_CLOSED: Counter = Counter::new("tidelog_gaps_closed_total", Count, "Gaps closed by a proof.");
 // export
 
 /// Windows closed, by cause.
@@ -306,7 +297,6 @@ pub const TABLE: &[Family] = &[
     // capture
     C(&WRITE_COMMANDS),
     H(&WRITE_SECONDS),
-    H(&STORE_SECONDS),
     C(&CHANGES),
     C(&UNCHANGED),
     C(&INJECTED_COMMANDS),
@@ -343,7 +333,6 @@ pub const TABLE: &[Family] = &[
     // gaps
     G(&GAPS_OPEN),
     C(&GAPS_OPENED),
-    C(&GAPS_CLOSED),
     // export
     C(&WINDOWS_CLOSED),
     C(&WINDOWS_EXPORTED),

@@ -5,7 +5,7 @@
 use super::session::{End, Session};
 use crate::capture::{CaptureError, Outcome, written_by};
 use crate::changelog::Durable;
-use crate::metrics::{COMMANDS_REFUSED, UPSTREAM_BYTES};
+use crate::metrics::{CAPTURE_ERRORS, COMMANDS_REFUSED, UPSTREAM_BYTES, WRITE_COMMANDS, WRITE_SECONDS};
 use crate::types::Namespace;
 use crate::wire::build::acknowledged;
 use crate::wire::reply::Failure;
@@ -14,6 +14,7 @@ use bson::raw::{CStr, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Errors after which a server closes the connection of a client that wants no reply: it is no longer the primary.
 const NOT_PRIMARY: [i32; 8] = [10107, 13435, 10058, 11600, 11602, 13436, 189, 91];
@@ -51,10 +52,19 @@ impl Session {
         self.written.origin = Arc::clone(self.identity.origin());
         let (session, upstream) = (&mut self.written, &mut self.upstream);
         let outcome = match &change {
-            Change::Documents(kind) => self.shared.capture.write(session, upstream, *kind, &asked).await,
+            Change::Documents(kind) => {
+                let began = Instant::now();
+                WRITE_COMMANDS.inc_for(kind.name());
+                let outcome = self.shared.capture.write(session, upstream, *kind, &asked).await;
+                WRITE_SECONDS.observe(began.elapsed());
+                outcome
+            }
             Change::Collections(kind) => self.shared.capture.ddl(session, upstream, *kind, &asked).await,
             Change::Unseen(gap) => self.shared.capture.unobserved(session, upstream, gap, &asked).await,
         };
+        if let Err(error) = &outcome {
+            CAPTURE_ERRORS.inc_for(error.class());
+        }
         self.answer(&asked, answer, outcome).await
     }
 

@@ -20,6 +20,19 @@ pub enum WriteKind {
     BulkWrite,
 }
 
+impl WriteKind {
+    /// The command's name, as in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::FindAndModify => "findAndModify",
+            Self::BulkWrite => "bulkWrite",
+        }
+    }
+}
+
 /// Commands that change collections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DdlKind {
