@@ -101,9 +101,10 @@ fn exit_statuses_hold() {
         (&["run", "--listen", "x"], 2, "--listen: proxy.listen: found `x`, expected an address"),
         (&["status", "--admin", "127.0.0.1:1"], 1, "nothing listens on 127.0.0.1:1"),
         (&["cut", "--admin", "127.0.0.1:1"], 1, "nothing listens on 127.0.0.1:1"),
-        (&["log", "/nonexistent"], 1, "/nonexistent/log"),
+        (&["log", "/nonexistent"], 2, "/nonexistent/log"),
+        (&["verify", "/nonexistent"], 2, "/nonexistent"),
         (&["log", "/nonexistent", "--since", "soon"], 2, "--since: found `soon`"),
-        (&["windows", "/nonexistent"], 1, "/nonexistent"),
+        (&["windows", "/nonexistent"], 2, "/nonexistent"),
         (&["windows"], 2, "required"),
         (&["docs", "metrics"], 0, "tidelog_log_sync_seconds"),
     ];
@@ -168,6 +169,9 @@ fn a_sidecar_whose_node_is_away_says_so_and_ends_in_order() {
     }
     let told = tidelog(&["log", &dir.path().join("data").display().to_string()]);
     assert!(text(&told.stdout).contains("\"control\":\"started\""), "{}", text(&told.stdout));
+
+    let audit = tidelog(&["verify", &export]);
+    assert!(audit.status.code() == Some(0) && text(&audit.stdout).contains("it holds"), "{}", text(&audit.stdout));
 
     sidecar.signal("TERM");
     assert_eq!(sidecar.ended().code(), Some(0), "{}", std::fs::read_to_string(&sidecar.log).unwrap());

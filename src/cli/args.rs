@@ -72,6 +72,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Audit an export folder offline: hashes, chain, dense numbers, before == previous after; names the first wrong thing
+    Verify {
+        /// An export folder
+        export_dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a reference page made from the code
     Docs {
         /// Which

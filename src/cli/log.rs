@@ -1,7 +1,7 @@
 //! `tidelog log`: the records of a data folder as JSON lines, in order, filtered. The sidecar may be running.
 
 use super::CliError;
-use crate::changelog::Changelog;
+use crate::changelog::{Changelog, LogError};
 use crate::clock::Clock;
 use crate::config::DataDir;
 use crate::disk::OsDisk;
@@ -9,7 +9,7 @@ use crate::entity::key_of;
 use crate::export::jsonl::{Bson, Lines};
 use crate::types::{Body, Control, EntityKey, Lsn, Namespace, Record};
 use clap::Args;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -57,7 +57,11 @@ pub(super) fn log(args: &LogArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let filter = Filter::of(args, Clock::system().wall_ms())?;
     let dir = DataDir::new(&args.data_dir).log();
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", dir.display()));
-    let inspection = Changelog::inspect(Arc::new(OsDisk), &dir).map_err(|e| failed(&e))?;
+    let inspection = Changelog::inspect(Arc::new(OsDisk), &dir).map_err(|e| match e {
+        LogError::Missing { .. } => CliError::Call(format!("{}: {e}", dir.display())),
+        LogError::Io { ref source, .. } if source.kind() == ErrorKind::NotFound => CliError::Call(format!("{}: {e}", dir.display())),
+        _ => failed(&e),
+    })?;
     let mut lines = Lines::new(inspection.log_id, Bson::WhereNeeded);
     let mut reader = inspection.reader(Lsn(args.from_lsn));
     let mut text = Vec::new();

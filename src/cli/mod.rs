@@ -11,6 +11,7 @@ mod args;
 mod log;
 mod status;
 mod text;
+mod verify;
 mod windows;
 
 pub use args::{Parsed, parse};
@@ -81,6 +82,7 @@ fn perform(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
         Command::Windows { export_dir, admin, json } => {
             windows::windows(export_dir.as_deref(), admin.as_ref(), json, out)?;
         }
+        Command::Verify { export_dir, json } => verify::verify(&export_dir, json, out)?,
         Command::Docs { page } => {
             let page = match page {
                 DocsPage::Settings => crate::config::reference_page(),

@@ -9,7 +9,7 @@ use crate::admin::WindowRow;
 use crate::config::Address;
 use crate::disk::{Disk, OsDisk};
 use serde::Deserialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,7 +56,10 @@ pub(super) fn windows(
 /// The windows of an export folder, oldest first. A folder without a manifest is no window.
 fn folder(dir: &Path) -> Result<Vec<WindowRow>, CliError> {
     let disk = OsDisk;
-    let names = disk.list(dir).map_err(|e| CliError::Failed(format!("{}: {e}", dir.display())))?;
+    let names = disk.list(dir).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => CliError::Call(e.to_string()),
+        _ => CliError::Failed(e.to_string()),
+    })?;
     let mut rows = Vec::new();
     for name in names.iter().filter(|name| name.starts_with("window-")) {
         let path = dir.join(name).join("manifest.json");
