@@ -251,12 +251,7 @@ def check_ranges(manifest: dict, first: int, last: int, clocks: list[int]) -> No
     expect(manifest["first_lsn"] == first and manifest["last_lsn"] == last, f"lsn range, found {first}..{last}")
     expect(manifest["records"] == last - first + 1, "records")
     if clocks:
-        expect(clock(manifest["first_hlc"]) == clocks[0] and clock(manifest["last_hlc"]) == clocks[-1], "clock range")
-
-
-def clock(text: str) -> int:
-    """A hybrid clock as it stands in a manifest."""
-    return int(text, 16 if len(text) == 16 else 10)
+        expect((int(manifest["first_hlc"]), int(manifest["last_hlc"])) == (clocks[0], clocks[-1]), "clock range")
 
 
 def check_counts(manifest: dict, found: Counter) -> None:
