@@ -1,5 +1,7 @@
 //! What the pages for people say, held against the code: names of metrics and settings, files that they link to.
 
+#![allow(clippy::expect_used, reason = "a test may fail loudly")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

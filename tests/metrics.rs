@@ -1,5 +1,15 @@
 //! Every metric of the table is counted somewhere: one that stands still for ever would lie.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

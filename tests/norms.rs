@@ -3,6 +3,16 @@
 //! The scanner knows strings, characters and comments, and counts a function from its signature to its closing brace. It
 //! does not know macros that write functions; there are none.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,15 @@
 //! The program as an operator meets it: exit statuses, what is said, readiness, signals. No store is needed.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly"
+)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;

@@ -1,5 +1,15 @@
 //! The settings as people meet them: the example file, the reference pages, and what is said about a wrong file.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly"
+)]
+
 use std::path::{Path, PathBuf};
 use tidelog::config::{Config, ConfigError, Override, example_file, load, reference_page};
 

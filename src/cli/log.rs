@@ -59,7 +59,9 @@ pub(super) fn log(args: &LogArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", dir.display()));
     let inspection = Changelog::inspect(Arc::new(OsDisk), &dir).map_err(|e| match e {
         LogError::Missing { .. } => CliError::Call(format!("{}: {e}", dir.display())),
-        LogError::Io { ref source, .. } if source.kind() == ErrorKind::NotFound => CliError::Call(format!("{}: {e}", dir.display())),
+        LogError::Io { ref source, .. } if source.kind() == ErrorKind::NotFound => {
+            CliError::Call(format!("{}: {e}", dir.display()))
+        }
         _ => failed(&e),
     })?;
     let mut lines = Lines::new(inspection.log_id, Bson::WhereNeeded);

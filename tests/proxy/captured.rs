@@ -37,7 +37,8 @@ pub(crate) async fn captured(address: &str) -> Captured {
     let index = Arc::new(index);
     *late.lock().expect("observer") = Some(Indexer::spawn(Arc::clone(&index)).expect("a thread"));
     let log = Arc::new(log);
-    let privileged = Privileged::new(&format!("mongodb://{address}/?directConnection=true")).await.expect("an address");
+    let uri = format!("mongodb://{address}/?directConnection=true");
+    let privileged = Privileged::new(&uri, None, Duration::from_secs(5)).await.expect("an address");
     let parts = Parts {
         log: Arc::clone(&log),
         index,
