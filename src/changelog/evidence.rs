@@ -62,3 +62,49 @@ fn intact(offset: u64, bytes: usize, read: &ReadAt<'_>) -> io::Result<bool> {
     let got = read(offset, &mut frame)?;
     Ok(got == bytes && matches!(frame::parse(&frame), Parsed::Frame(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Body, Control, Hlc, Record};
+
+    fn frame_of(lsn: u64, synced: u64) -> Vec<u8> {
+        let body = Body::Control(Control::GapClosed { id: 1 });
+        let record = Record { lsn: Lsn(lsn), hlc: Hlc(1), wall_ms: 0, continued: false, body };
+        let size = record::size(&record.body);
+        let mut out = Vec::new();
+        frame::push(&mut out, size.bytes, |out| record::encode(out, &record, Lsn(synced), &size));
+        out
+    }
+
+    fn found(bytes: &[u8], expected: u64) -> Option<Proof> {
+        let read = |offset: u64, buf: &mut [u8]| {
+            let from = &bytes[usize::try_from(offset).unwrap().min(bytes.len())..];
+            let n = from.len().min(buf.len());
+            buf[..n].copy_from_slice(&from[..n]);
+            Ok(n)
+        };
+        find(0, bytes.len() as u64, Lsn(expected), &read).unwrap()
+    }
+
+    #[test]
+    fn a_frame_is_found_wherever_it_lies() {
+        let frame = frame_of(9, 7);
+        let edge = WINDOW_BYTES;
+        for before in [0, 1, 500, edge - frame.len(), edge - LEAST_BYTES, edge - 20, edge, edge + 3] {
+            let bytes = [vec![0xab; before], frame.clone(), vec![0xcd; 10]].concat();
+            let proof = Proof { offset: before as u64, lsn: Lsn(9) };
+            assert_eq!(found(&bytes, 7), Some(proof), "{before}");
+        }
+    }
+
+    #[test]
+    fn only_a_writer_that_saw_it_durable_proves_anything() {
+        assert_eq!(found(&frame_of(9, 6), 7), None, "it was written before 7 was durable");
+        assert_eq!(found(&frame_of(6, 5), 7), None, "an older record");
+        let mut spoilt = frame_of(9, 7);
+        *spoilt.last_mut().unwrap() ^= 1;
+        assert_eq!(found(&spoilt, 7), None, "the checksum does not match");
+        assert_eq!(found(&[1, 2, 3], 1), None);
+    }
+}

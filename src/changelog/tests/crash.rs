@@ -6,7 +6,7 @@ use crate::disk::FaultDisk;
 use crate::types::{Body, Lsn};
 
 const SEGMENT_BYTES: u64 = 1_500;
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 40;
 
 /// What a script did: every body that was put in the queue, where batches end, and how many were acknowledged.
 #[derive(Debug, Default)]

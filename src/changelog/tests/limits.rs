@@ -5,7 +5,7 @@ use crate::changelog::frame::MAX_PAYLOAD_BYTES;
 use crate::changelog::{Changelog, LogError, LogOptions};
 use crate::clock::Clock;
 use crate::disk::{FaultDisk, OsDisk};
-use crate::types::{Body, Change, Image, Lsn};
+use crate::types::{Body, Change, Digest, Image, Lsn};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Instant;
 fn images_of_16_megabytes_on_both_sides() {
     let disk = FaultDisk::new();
     let (log, _) = open(&disk, 1 << 20).unwrap();
-    let image = |byte| Image::new(Bytes::from(vec![byte; 16 << 20]));
+    let image = |byte| Image::from_parts(Bytes::from(vec![byte; 16 << 20]), Digest([byte; 32]));
     let (before, after) = (image(1), image(2));
     let large = Change { before_sha: Some(before.sha()), before: Some(before), after: Some(after), ..change(1, 0) };
     let bodies = vec![small(1), Body::Change(Box::new(large)), small(2)];
@@ -36,7 +36,10 @@ fn images_of_16_megabytes_on_both_sides() {
 fn a_record_over_the_limit_is_refused_alone() {
     let disk = FaultDisk::new();
     let (log, _) = open(&disk, 1 << 20).unwrap();
-    let large = Change { after: Some(Image::new(Bytes::from(vec![0; MAX_PAYLOAD_BYTES]))), ..change(1, 0) };
+    let large = Change {
+        after: Some(Image::from_parts(Bytes::from(vec![0; MAX_PAYLOAD_BYTES]), Digest([0; 32]))),
+        ..change(1, 0)
+    };
     let refused = put(&log, vec![small(1), Body::Change(Box::new(large))]).unwrap_err();
     assert!(matches!(refused, LogError::TooLarge { .. }), "{refused}");
     assert_eq!(put(&log, vec![small(1)]).unwrap(), Lsn(1));

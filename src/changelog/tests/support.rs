@@ -56,6 +56,7 @@ pub(crate) fn segments(disk: &FaultDisk) -> Vec<PathBuf> {
 }
 
 /// A change whose image after has `bytes` bytes of text.
+#[allow(clippy::big_endian_bytes, reason = "keys sort as their numbers do")]
 pub(crate) fn change(n: u64, bytes: usize) -> Change {
     let ns = Namespace::new("shop", "orders");
     let document = bson::rawdoc! { "_id": i64::try_from(n).unwrap(), "text": "x".repeat(bytes) };
