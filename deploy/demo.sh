@@ -6,6 +6,7 @@
 #
 # TIDELOG_STORE_URI   use this running store (mongodb://HOST:PORT/…); a database of its own is made and dropped there
 # TIDELOG_STORE_BIN   start this store (mongod or a compatible one) instead of `mongod` or the test store
+# TIDELOG_BIN         use this sidecar instead of building it
 # TIDELOG_DEMO_DIR    where logs and windows are left to look at (default: target/demo)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

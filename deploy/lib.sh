@@ -9,7 +9,7 @@
 #   ensure_node_check DIR    the Node.js program with its packages; sets NODE_CHECK to a folder
 #   ensure_go_check DIR      the Go program, built; sets GO_CHECK
 #   ensure_cargo_deny        cargo-deny on PATH
-#   build_release            the sidecar; sets TIDELOG_BIN
+#   build_release            the sidecar; sets TIDELOG_BIN unless it is given
 #   free_ports N             prints N free ports of loopback
 #   start_store DIR PORT     starts STORE_BIN, waits until it answers; sets STORE_PID and STORE_ADDRESS
 #   wait_for SECONDS COMMAND…   until the command succeeds
@@ -123,6 +123,10 @@ ensure_cargo_deny() {
 
 build_release() {
   local root
+  if [ -n "${TIDELOG_BIN:-}" ]; then
+    [ -x "$TIDELOG_BIN" ] || die "TIDELOG_BIN=$TIDELOG_BIN is not a program"
+    return 0
+  fi
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
   ensure_apt build-essential cmake
   ensure_rust
