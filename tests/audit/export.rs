@@ -1,0 +1,130 @@
+//! A small export that has everything in it: made by the exporter, from a log that a chain of changes was appended to.
+
+use bson::{RawBson, RawDocumentBuf, rawdoc};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tidelog::changelog::{Changelog, LogOptions};
+use tidelog::clock::Clock;
+use tidelog::disk::FaultDisk;
+use tidelog::export::{ExportOptions, Exporter, Limits};
+use tidelog::types::{
+    Body, Change, Control, Draft, EntityKey, Epoch, Image, Namespace, Op, Origin, RetryId, Seq,
+};
+
+pub fn dir() -> &'static Path {
+    Path::new("/export")
+}
+
+/// What the appended changes left.
+#[derive(Default)]
+struct Chain {
+    images: BTreeMap<(Namespace, i32), Image>,
+    counters: BTreeMap<(Namespace, i32), u64>,
+}
+
+impl Chain {
+    fn change(&mut self, ns: &Namespace, id: i32, op: Op, after: Option<RawDocumentBuf>) -> Draft {
+        let at = (ns.clone(), id);
+        let seq = self.counters.entry(at.clone()).or_default();
+        *seq += 1;
+        let after = after.map(|d| Image::new(Bytes::copy_from_slice(d.as_bytes())));
+        let before = match &after {
+            Some(image) => self.images.insert(at, image.clone()),
+            None => self.images.remove(&at),
+        };
+        let origin = Origin { connection: 1, client: "127.0.0.1:5".into(), user: "ann@admin".into(), ..Origin::default() };
+        let change = Change {
+            ns: ns.clone(),
+            id: RawBson::Int32(id),
+            key: EntityKey(id.to_le_bytes().as_slice().into()),
+            epoch: Epoch(1),
+            seq: Seq(*seq),
+            op,
+            before_sha: before.as_ref().map(Image::sha),
+            before,
+            after,
+            operation_time: Some(7 << 32 | 1),
+            retry: Some(RetryId { lsid: [7; 16], txn_number: 3, stmt_id: 0 }),
+            origin: Arc::new(origin),
+            comment: "nightly".into(),
+            traceparent: String::new(),
+            correlation: 1 << 32 | 9,
+        };
+        Draft { body: Body::Change(Box::new(change)), continued: false }
+    }
+
+    fn rename(&mut self, from: &Namespace, to: &Namespace) -> Draft {
+        let images = std::mem::take(&mut self.images).into_iter();
+        self.images = images.map(|((ns, id), i)| ((if ns == *from { to.clone() } else { ns }, id), i)).collect();
+        control(Control::Rename { from: from.clone(), to: to.clone() })
+    }
+}
+
+fn control(fact: Control) -> Draft {
+    Draft { body: Body::Control(fact), continued: false }
+}
+
+fn document(id: i32, text: &str, n: i32) -> Option<RawDocumentBuf> {
+    Some(rawdoc! { "_id": id, "text": text, "n": n })
+}
+
+/// The records of each window.
+fn windows() -> Vec<Vec<Draft>> {
+    let (orders, archive, stock) = (Namespace::new("shop", "orders"), Namespace::new("shop", "archive"), Namespace::new("shop", "stock"));
+    let mut chain = Chain::default();
+    let first = vec![
+        control(Control::Started { version: "1".into() }),
+        control(Control::Opened { ns: orders.clone(), complete: true }),
+        chain.change(&orders, 1, Op::Insert, document(1, "red", 1)),
+        chain.change(&orders, 2, Op::Insert, document(2, "red", 2)),
+    ];
+    let second = vec![
+        chain.change(&orders, 3, Op::Insert, document(3, "blue", 3)),
+        chain.change(&orders, 4, Op::Insert, document(4, "red", 4)),
+        chain.change(&orders, 1, Op::Update, document(1, "red", 5)),
+        chain.change(&orders, 2, Op::Replace, document(2, "green", 2)),
+        chain.change(&orders, 5, Op::Insert, document(5, "red", 4)),
+        chain.change(&orders, 5, Op::Delete, None),
+    ];
+    let third = vec![
+        chain.rename(&orders, &archive),
+        chain.change(&archive, 1, Op::Update, document(1, "red", 6)),
+        control(Control::Opened { ns: stock.clone(), complete: false }),
+        control(Control::GapOpened { id: 1, ns: stock.clone(), cause: "out".into(), detail: "$out".into() }),
+    ];
+    let fourth = vec![
+        chain.change(&orders, 9, Op::Insert, document(9, "red", 9)),
+        chain.change(&stock, 1, Op::Observed, document(1, "box", 1)),
+    ];
+    vec![first, second, third, fourth]
+}
+
+/// Appends, cuts, exports.
+pub fn export() -> FaultDisk {
+    let disk = FaultDisk::new();
+    let clock = Clock::system();
+    let opened = Changelog::open(
+        Arc::new(disk.clone()),
+        "/data/log".into(),
+        LogOptions::default(),
+        Arc::clone(&clock),
+        Box::new(|_| {}),
+    );
+    let log = Arc::new(opened.expect("a log").0);
+    let mut options = ExportOptions::folder("/data".into(), dir().to_owned());
+    options.limits = Limits { settle_ms: 0, ..Limits::default() };
+    let exporter = Exporter::spawn(options, Arc::clone(&log), Arc::new(disk.clone()), clock).expect("an exporter");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    for (number, drafts) in windows().into_iter().enumerate() {
+        let cut = async {
+            let _durable = log.append(drafts).wait().await.expect("durable");
+            let window = exporter.cut(Some(format!("w{number}"))).await.expect("closed");
+            exporter.wait_exported(window).await.expect("exported");
+        };
+        runtime.block_on(cut);
+    }
+    exporter.shutdown();
+    disk
+}
