@@ -9,9 +9,7 @@ use tidelog::changelog::{Changelog, LogOptions};
 use tidelog::clock::Clock;
 use tidelog::disk::FaultDisk;
 use tidelog::export::{ExportOptions, Exporter, Limits};
-use tidelog::types::{
-    Body, Change, Control, Draft, EntityKey, Epoch, Image, Namespace, Op, Origin, RetryId, Seq,
-};
+use tidelog::types::{Body, Change, Control, Draft, EntityKey, Epoch, Image, Namespace, Op, Origin, RetryId, Seq};
 
 pub fn dir() -> &'static Path {
     Path::new("/export")
@@ -34,7 +32,8 @@ impl Chain {
             Some(image) => self.images.insert(at, image.clone()),
             None => self.images.remove(&at),
         };
-        let origin = Origin { connection: 1, client: "127.0.0.1:5".into(), user: "ann@admin".into(), ..Origin::default() };
+        let origin =
+            Origin { connection: 1, client: "127.0.0.1:5".into(), user: "ann@admin".into(), ..Origin::default() };
         let change = Change {
             ns: ns.clone(),
             id: RawBson::Int32(id),
@@ -72,7 +71,8 @@ fn document(id: i32, text: &str, n: i32) -> Option<RawDocumentBuf> {
 
 /// The records of each window.
 fn windows() -> Vec<Vec<Draft>> {
-    let (orders, archive, stock) = (Namespace::new("shop", "orders"), Namespace::new("shop", "archive"), Namespace::new("shop", "stock"));
+    let (orders, archive, stock) =
+        (Namespace::new("shop", "orders"), Namespace::new("shop", "archive"), Namespace::new("shop", "stock"));
     let mut chain = Chain::default();
     let first = vec![
         control(Control::Started { version: "1".into() }),

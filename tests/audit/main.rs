@@ -3,6 +3,7 @@
 
 mod export;
 mod forge;
+mod pages;
 
 use export::export;
 use forge::{Forge, rehash};
@@ -81,7 +82,9 @@ fn manifests() {
         ("another hash before", Kind::ManifestChain, &|f| {
             f.edit_manifest(4, |m| m["previous_manifest_sha256"] = json!("00"));
         }),
-        ("no hash before", Kind::ManifestChain, &|f| f.edit_manifest(4, |m| m["previous_manifest_sha256"] = Value::Null)),
+        ("no hash before", Kind::ManifestChain, &|f| {
+            f.edit_manifest(4, |m| m["previous_manifest_sha256"] = Value::Null)
+        }),
         ("another window", Kind::ManifestIdentity, &|f| f.edit_manifest(4, |m| m["window"] = json!(5))),
         ("another log", Kind::ManifestIdentity, &|f| f.edit_manifest(4, |m| m["log"] = json!("00"))),
         ("another range", Kind::Lsn, &|f| f.edit_manifest(4, |m| m["last_lsn"] = json!(99))),
@@ -95,7 +98,9 @@ fn manifests() {
         ("another fingerprint", Kind::Fingerprint, &|f| {
             f.edit_manifest(4, |m| m["namespaces"][0]["fingerprint"] = json!("0".repeat(64)));
         }),
-        ("complete after all", Kind::Namespaces, &|f| f.edit_manifest(4, |m| m["namespaces"][2]["complete"] = json!(true))),
+        ("complete after all", Kind::Namespaces, &|f| {
+            f.edit_manifest(4, |m| m["namespaces"][2]["complete"] = json!(true))
+        }),
         ("a namespace is gone", Kind::Namespaces, &|f| {
             f.edit_manifest(4, |m| drop(m["namespaces"].as_array_mut().expect("array").pop()));
         }),
