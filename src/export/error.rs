@@ -6,6 +6,9 @@ use crate::changelog::LogError;
 use crate::sink::{Class, SinkError};
 use crate::types::{Lsn, WindowId};
 
+/// A label stands in the ledger and in a manifest for good, so it is short.
+pub(super) const MAX_LABEL_BYTES: usize = 1024;
+
 /// Why windows cannot be closed or delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -57,6 +60,12 @@ pub enum ExportError {
     /// A thread could not be started.
     #[error("a thread for the export: {0}")]
     Thread(std::io::Error),
+    /// A label that is too long.
+    #[error("a label of {bytes} bytes: at most {MAX_LABEL_BYTES}")]
+    Label {
+        /// Its length.
+        bytes: usize,
+    },
     /// The exporter has ended, or a part of it has; why.
     #[error("the export has stopped: {0}")]
     Stopped(String),

@@ -2,7 +2,7 @@
 
 use super::cut::{Cutting, Request};
 use super::cutter::Limits;
-use super::error::ExportError;
+use super::error::{ExportError, MAX_LABEL_BYTES};
 use super::jsonl::Bson;
 use super::ledger::{Ledger, Window, Windows};
 use super::status::{CutterLive, SinkLive, SinkSeat, Status};
@@ -143,10 +143,13 @@ impl ExporterHandle {
     /// carries the label.
     ///
     /// # Errors
-    /// [`ExportError::Stopped`] when no window can be closed any more.
+    /// [`ExportError::Label`] for a label that is too long, [`ExportError::Stopped`] when no window can be closed any more.
     pub async fn cut(&self, label: Option<String>) -> Result<WindowId, ExportError> {
         let (reply, answer) = oneshot::channel();
         let label = label.filter(|text| !text.is_empty());
+        if let Some(bytes) = label.as_ref().map(String::len).filter(|bytes| *bytes > MAX_LABEL_BYTES) {
+            return Err(ExportError::Label { bytes });
+        }
         let request = Request { label, target: self.shared.log.tail(), reply };
         if self.requests.send(request).is_err() {
             return Err(self.stopped());

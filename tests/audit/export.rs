@@ -11,7 +11,7 @@ use tidelog::disk::FaultDisk;
 use tidelog::export::{ExportOptions, Exporter, Limits};
 use tidelog::types::{Body, Change, Control, Draft, EntityKey, Epoch, Image, Namespace, Op, Origin, RetryId, Seq};
 
-pub fn dir() -> &'static Path {
+pub(crate) fn dir() -> &'static Path {
     Path::new("/export")
 }
 
@@ -65,8 +65,8 @@ fn control(fact: Control) -> Draft {
     Draft { body: Body::Control(fact), continued: false }
 }
 
-fn document(id: i32, text: &str, n: i32) -> Option<RawDocumentBuf> {
-    Some(rawdoc! { "_id": id, "text": text, "n": n })
+fn document(id: i32, text: &str, n: i32) -> RawDocumentBuf {
+    rawdoc! { "_id": id, "text": text, "n": n }
 }
 
 /// The records of each window.
@@ -77,32 +77,32 @@ fn windows() -> Vec<Vec<Draft>> {
     let first = vec![
         control(Control::Started { version: "1".into() }),
         control(Control::Opened { ns: orders.clone(), complete: true }),
-        chain.change(&orders, 1, Op::Insert, document(1, "red", 1)),
-        chain.change(&orders, 2, Op::Insert, document(2, "red", 2)),
+        chain.change(&orders, 1, Op::Insert, Some(document(1, "red", 1))),
+        chain.change(&orders, 2, Op::Insert, Some(document(2, "red", 2))),
     ];
     let second = vec![
-        chain.change(&orders, 3, Op::Insert, document(3, "blue", 3)),
-        chain.change(&orders, 4, Op::Insert, document(4, "red", 4)),
-        chain.change(&orders, 1, Op::Update, document(1, "red", 5)),
-        chain.change(&orders, 2, Op::Replace, document(2, "green", 2)),
-        chain.change(&orders, 5, Op::Insert, document(5, "red", 4)),
+        chain.change(&orders, 3, Op::Insert, Some(document(3, "blue", 3))),
+        chain.change(&orders, 4, Op::Insert, Some(document(4, "red", 4))),
+        chain.change(&orders, 1, Op::Update, Some(document(1, "red", 5))),
+        chain.change(&orders, 2, Op::Replace, Some(document(2, "green", 2))),
+        chain.change(&orders, 5, Op::Insert, Some(document(5, "red", 4))),
         chain.change(&orders, 5, Op::Delete, None),
     ];
     let third = vec![
         chain.rename(&orders, &archive),
-        chain.change(&archive, 1, Op::Update, document(1, "red", 6)),
+        chain.change(&archive, 1, Op::Update, Some(document(1, "red", 6))),
         control(Control::Opened { ns: stock.clone(), complete: false }),
         control(Control::GapOpened { id: 1, ns: stock.clone(), cause: "out".into(), detail: "$out".into() }),
     ];
     let fourth = vec![
-        chain.change(&orders, 9, Op::Insert, document(9, "red", 9)),
-        chain.change(&stock, 1, Op::Observed, document(1, "box", 1)),
+        chain.change(&orders, 9, Op::Insert, Some(document(9, "red", 9))),
+        chain.change(&stock, 1, Op::Observed, Some(document(1, "box", 1))),
     ];
     vec![first, second, third, fourth]
 }
 
 /// Appends, cuts, exports.
-pub fn export() -> FaultDisk {
+pub(crate) fn export() -> FaultDisk {
     let disk = FaultDisk::new();
     let clock = Clock::system();
     let opened = Changelog::open(

@@ -6,12 +6,12 @@ use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 use tidelog::disk::{Disk as _, FaultDisk};
 
-pub fn sha(bytes: &[u8]) -> String {
+pub(crate) fn sha(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 /// Computes a line's change hash anew.
-pub fn rehash(line: &mut Value) {
+pub(crate) fn rehash(line: &mut Value) {
     let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
     let number = |name: &str| line[name].to_string();
     let words = [
@@ -29,7 +29,7 @@ pub fn rehash(line: &mut Value) {
 }
 
 /// A copy of an export that may be spoiled.
-pub struct Forge(pub FaultDisk);
+pub(crate) struct Forge(pub(crate) FaultDisk);
 
 impl Forge {
     fn path(window: u64, name: &str) -> PathBuf {
@@ -44,21 +44,21 @@ impl Forge {
         self.0.replace(&Self::path(window, name), bytes).expect("write");
     }
 
-    pub fn write_raw(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write_raw(&self, name: &str, bytes: &[u8]) {
         let path = dir().join(name);
         self.0.create_dir_all(path.parent().expect("parent")).expect("folder");
         self.0.replace(&path, bytes).expect("write");
     }
 
-    pub fn remove(&self, window: u64, name: &str) {
+    pub(crate) fn remove(&self, window: u64, name: &str) {
         self.0.remove(&Self::path(window, name)).expect("remove");
     }
 
-    pub fn remove_window(&self, window: u64) {
+    pub(crate) fn remove_window(&self, window: u64) {
         self.0.remove_dir_all(Self::path(window, "x").parent().expect("parent")).expect("remove");
     }
 
-    pub fn swap_windows(&self, a: u64, b: u64) {
+    pub(crate) fn swap_windows(&self, a: u64, b: u64) {
         for name in ["records.jsonl", "manifest.json"] {
             let (of_a, of_b) = (self.read(a, name), self.read(b, name));
             self.write(a, name, &of_b);
@@ -66,13 +66,13 @@ impl Forge {
         }
     }
 
-    pub fn edit_manifest_text(&self, window: u64, edit: impl Fn(&str) -> String) {
+    pub(crate) fn edit_manifest_text(&self, window: u64, edit: impl Fn(&str) -> String) {
         let text = String::from_utf8(self.read(window, "manifest.json")).expect("utf-8");
         self.write(window, "manifest.json", edit(&text).as_bytes());
     }
 
     /// Edits a manifest and keeps its form.
-    pub fn edit_manifest(&self, window: u64, edit: impl Fn(&mut Value)) {
+    pub(crate) fn edit_manifest(&self, window: u64, edit: impl Fn(&mut Value)) {
         let mut manifest: Value = serde_json::from_slice(&self.read(window, "manifest.json")).expect("json");
         edit(&mut manifest);
         let mut bytes = serde_json::to_vec_pretty(&manifest).expect("json");
@@ -80,13 +80,13 @@ impl Forge {
         self.write(window, "manifest.json", &bytes);
     }
 
-    pub fn edit_bytes(&self, window: u64, edit: impl Fn(&mut Vec<u8>)) {
+    pub(crate) fn edit_bytes(&self, window: u64, edit: impl Fn(&mut Vec<u8>)) {
         let mut bytes = self.read(window, "records.jsonl");
         edit(&mut bytes);
         self.write(window, "records.jsonl", &bytes);
     }
 
-    pub fn edit_lines(&self, window: u64, edit: impl Fn(&mut Vec<String>)) {
+    pub(crate) fn edit_lines(&self, window: u64, edit: impl Fn(&mut Vec<String>)) {
         let text = String::from_utf8(self.read(window, "records.jsonl")).expect("utf-8");
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         edit(&mut lines);
@@ -95,7 +95,7 @@ impl Forge {
     }
 
     /// Edits one line and keeps its form.
-    pub fn edit_line(&self, window: u64, line: usize, edit: impl Fn(&mut Value)) {
+    pub(crate) fn edit_line(&self, window: u64, line: usize, edit: impl Fn(&mut Value)) {
         self.edit_lines(window, |lines| {
             let mut value: Value = serde_json::from_str(&lines[line]).expect("json");
             edit(&mut value);
@@ -104,7 +104,7 @@ impl Forge {
     }
 
     /// Replaces the first place of `from` in the records.
-    pub fn replace(&self, window: u64, from: &str, to: &str) {
+    pub(crate) fn replace(&self, window: u64, from: &str, to: &str) {
         self.edit_bytes(window, |bytes| {
             let text = String::from_utf8(bytes.clone()).expect("utf-8");
             assert!(text.contains(from), "{from} is not there");
@@ -113,7 +113,7 @@ impl Forge {
     }
 
     /// Mends files' sizes and hashes and the chain of manifests.
-    pub fn reseal(&self) {
+    pub(crate) fn reseal(&self) {
         let mut previous = Value::Null;
         for window in 1.. {
             if !self.0.exists(&Self::path(window, "manifest.json")).expect("exists") {

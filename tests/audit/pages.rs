@@ -20,8 +20,8 @@ fn page(name: &str) -> String {
 
 /// The rows of the table that begins with `| head |`, cell by cell.
 fn rows(page: &str, head: &str) -> Vec<Vec<String>> {
-    let start = page.find(&format!("| {head} |")).expect("the table");
-    let lines = page[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
+    let (_, table) = page.split_once(&format!("| {head} |")).expect("the table");
+    let lines = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     lines.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
