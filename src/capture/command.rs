@@ -341,6 +341,18 @@ fn truth(name: &str, value: RawBsonRef<'_>) -> Result<bool, ShapeError> {
     }
 }
 
+/// Bytes of a comment that are kept; the rest is cut, and `…` stands for it.
+const COMMENT: usize = 4096;
+
+fn bounded(mut text: String) -> String {
+    if text.len() > COMMENT {
+        let end = text.floor_char_boundary(COMMENT);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// The command's comment as text, and the `traceparent` inside it (a string that is one, or a field of that name).
 pub(crate) fn comment(command: &Command<'_>) -> (String, String) {
     let Some(value) = command.comment else { return (String::new(), String::new()) };
@@ -353,7 +365,7 @@ pub(crate) fn comment(command: &Command<'_>) -> (String, String) {
         RawBsonRef::String(s) => s.to_owned(),
         other => extended_json(other),
     };
-    (text, trace)
+    (bounded(text), trace)
 }
 
 /// Canonical Extended JSON of a value; empty when it is not valid BSON.

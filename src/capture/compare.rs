@@ -10,9 +10,10 @@ use std::sync::Arc;
 use super::Capture;
 use super::error::CaptureError;
 use super::observe::Target;
+use crate::changelog::LogError;
 use crate::entity::Entry;
 use crate::metrics;
-use crate::types::{Body, Change, Digest, Draft, EntityKey, Image, Lsn, Namespace, Op, Origin, RetryId, Seq};
+use crate::types::{Body, Change, Digest, Draft, EntityKey, Image, Lsn, Namespace, Op, Origin, Record, RetryId, Seq};
 use crate::wire::msg::document;
 
 /// What the records of one client command have in common.
@@ -63,7 +64,10 @@ impl Capture {
         };
         if known_sha != before_sha {
             seq += 1;
-            let known_image = known.as_ref().filter(|e| e.alive).and_then(|e| self.logged_image(e));
+            let known_image = match known.as_ref().filter(|e| e.alive) {
+                Some(entry) => self.logged_image(entry)?,
+                None => None,
+            };
             let change = self.change(step, cause, Op::Observed, seq, (known_image, known_sha, step.before.clone()));
             drafts.push(change);
         }
@@ -118,14 +122,15 @@ impl Capture {
         Draft { body: Body::Change(Box::new(change)), continued: false }
     }
 
-    /// The image that the log last wrote for an entity; `None` when it is not (or no longer) to be had.
-    fn logged_image(&self, entry: &Entry) -> Option<Image> {
+    /// The image that the log last wrote for an entity; `None` when its record is still under way, or no longer kept.
+    fn logged_image(&self, entry: &Entry) -> Result<Option<Image>, CaptureError> {
         if entry.lsn == Lsn::ZERO {
-            return None;
+            return Ok(None);
         }
-        match self.log.read_at(entry.lsn, entry.offset).ok()?.body {
-            Body::Change(change) => change.after.filter(|image| image.sha() == entry.sha),
-            Body::Control(_) => None,
+        match self.log.read_at(entry.lsn, entry.offset) {
+            Ok(Record { body: Body::Change(change), .. }) => Ok(change.after.filter(|image| image.sha() == entry.sha)),
+            Ok(_) | Err(LogError::Trimmed { .. } | LogError::NotThere { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }
