@@ -126,10 +126,10 @@ def test_write_in_a_transaction_is_refused(lab, mode):
             inside = {"lsid": lsid, "txnNumber": Int64(number), "autocommit": False}
             read = raw.command({"find": "c", "$db": "t", "startTransaction": True, **inside})
             assert read["cursor"]["firstBatch"] == [{"_id": 1}]
-            refused = raw.command({"$db": "t", **write, **inside})
+            refused = raw.command({**write, "$db": write.get("$db", "t"), **inside})
             assert refused["ok"] == 0 and "capture.transactions" in refused["errmsg"], refused
             raw.command({"abortTransaction": 1, "$db": "admin", **inside})
-            first = raw.command({"$db": "t", **write, **inside, "txnNumber": Int64(100 + number), "startTransaction": True})
+            first = raw.command({**write, "$db": write.get("$db", "t"), **inside, "txnNumber": Int64(100 + number), "startTransaction": True})
             assert first["ok"] == 0 and "capture.transactions" in first["errmsg"], first
     held = dump(store.client())
     assert len(held["t.c"]) == 1

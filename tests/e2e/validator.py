@@ -45,7 +45,7 @@ class Record:
 
     def get(self, name: str):
         value = self.fields.get(name)
-        return ejson.plain(value) if name not in ("before", "after", "id") else value
+        return ejson.plain(value) if name not in ("before", "after", "id") or self.control else value
 
     def _image(self, side: str) -> bytes | None:
         encoded = self.fields.get(f"{side}_bson")
@@ -149,9 +149,9 @@ class Fold:
         elif kind == "opened":
             self.complete[r.get("ns")] = bool(r.get("complete"))
         elif kind == "gapOpened":
-            self.gaps[r.get("gap")] = r.fields.plain()
+            self.gaps[r.get("id")] = r.fields.plain()
         elif kind == "gapClosed":
-            expect(self.gaps.pop(r.get("gap"), None) is not None, "a gap closes that was not open")
+            expect(self.gaps.pop(r.get("id"), None) is not None, "a gap closes that was not open")
         elif kind not in ("create", "collMod", "started"):
             raise Broken(f"unknown control {kind!r}")
 
