@@ -117,6 +117,17 @@ impl Ticket {
             Err(_dropped) => Err(self.shared.failure().unwrap_or(LogError::Closed)),
         }
     }
+
+    /// As [`wait`](Self::wait), for a thread of its own; never to be called on a runtime's thread.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_blocking(self) -> Result<Durable, LogError> {
+        match self.done.blocking_recv() {
+            Ok(result) => result,
+            Err(_dropped) => Err(self.shared.failure().unwrap_or(LogError::Closed)),
+        }
+    }
 }
 
 impl Changelog {

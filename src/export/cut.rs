@@ -102,6 +102,8 @@ impl Cutting {
     }
 
     fn close(&mut self, cause: Cause, label: Option<String>, wall_ms: i64) -> Result<(), ExportError> {
+        // With a durability below `always` the log may be ahead of its disk; a window must not be.
+        let _durable = self.shared.log.sync().wait_blocking()?;
         let window: Window = self.cutter.window(cause, label, wall_ms);
         let (id, first, last) = (window.id, window.first, window.last);
         self.ledger.append(window)?;

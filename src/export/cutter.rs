@@ -4,7 +4,8 @@
 //! 1. A window never ends inside a batch ([`Stamp::continued`](crate::changelog::record::Stamp)).
 //! 2. It is given only records that are at least `settle_ms` old ([`Settling`]), so no window holds a record that a crash of
 //!    the store may take back.
-//! 3. An empty window is made only when somebody asked for it.
+//! 3. The log's records are synced before the window over them is closed, whatever the log's durability.
+//! 4. An empty window is made only when somebody asked for it.
 //!
 //! # Decisions
 //! Ages are counted on a monotonic clock from the moment a record was first seen to be durable, not from its wall time: a

@@ -6,7 +6,7 @@ use super::handle::{Shared, assemble};
 use super::jsonl::{Bson, Lines};
 use super::worker::{Progress, Worker};
 use super::*;
-use crate::changelog::{Changelog, LogOptions, Opened};
+use crate::changelog::{Changelog, Durability, LogOptions, Opened};
 use crate::clock::Clock;
 use crate::disk::{Disk, FaultDisk};
 use crate::sink::Class;
@@ -58,14 +58,19 @@ struct Rig {
     now_ms: u64,
 }
 
-fn open_log(disk: &FaultDisk, clock: &Arc<Clock>) -> Option<(Changelog, Opened)> {
+fn open_log(disk: &FaultDisk, clock: &Arc<Clock>, durability: Durability) -> Option<(Changelog, Opened)> {
+    let options = LogOptions { durability, ..LogOptions::default() };
     let observer = Box::new(|_: &[crate::types::Committed]| {});
-    Changelog::open(Arc::new(disk.clone()), "/data/log".into(), LogOptions::default(), Arc::clone(clock), observer).ok()
+    Changelog::open(Arc::new(disk.clone()), "/data/log".into(), options, Arc::clone(clock), observer).ok()
 }
 
 fn rig(disk: &FaultDisk, bson: Bson) -> Option<Rig> {
+    rig_with(disk, bson, Durability::Always)
+}
+
+fn rig_with(disk: &FaultDisk, bson: Bson, durability: Durability) -> Option<Rig> {
     let clock = Clock::manual(1_764_015_525_123);
-    let (log, _opened) = open_log(disk, &clock)?;
+    let (log, _opened) = open_log(disk, &clock, durability)?;
     let log = Arc::new(log);
     let (shared, cutting, mut workers) =
         assemble(options(bson), Arc::clone(&log), Arc::new(disk.clone()), clock).ok()?;
@@ -262,6 +267,16 @@ fn a_failure_at_every_sync_neither_loses_nor_doubles() {
 }
 
 #[test]
+fn a_window_holds_only_what_a_power_cut_leaves_in_the_log() {
+    for durability in [Durability::Os, Durability::Interval(60_000), Durability::Always] {
+        let disk = FaultDisk::new();
+        let mut rig = rig_with(&disk, Bson::WhereNeeded, durability).expect("open");
+        assert!(rig.append(batch(0, 5)) && rig.run_out());
+        check_after(&disk.crash(0), rig.worker.position(), &format!("{durability:?}"));
+    }
+}
+
+#[test]
 fn a_log_shorter_than_its_windows_is_noticed() {
     let disk = FaultDisk::new();
     let mut first = rig(&disk, Bson::WhereNeeded).expect("open");
@@ -274,7 +289,7 @@ fn a_log_shorter_than_its_windows_is_noticed() {
     let bytes = lost.read(&path).expect("read");
     lost.replace(&path, &bytes[..bytes.len() - 10]).expect("cut");
     let clock = Clock::manual(0);
-    if let Some((log, _)) = open_log(&lost, &clock) {
+    if let Some((log, _)) = open_log(&lost, &clock, Durability::Always) {
         let result = assemble(options(Bson::WhereNeeded), Arc::new(log), Arc::new(lost), clock);
         assert!(matches!(result, Err(ExportError::Shortened { .. })));
     }
@@ -296,7 +311,7 @@ fn until(handle: &ExporterHandle, wanted: impl Fn(&SinkStatus) -> bool) -> SinkS
 fn threads_deliver_and_tell() {
     let disk = FaultDisk::new();
     let clock = Clock::system();
-    let (log, _) = open_log(&disk, &clock).expect("open");
+    let (log, _) = open_log(&disk, &clock, Durability::Always).expect("open");
     let log = Arc::new(log);
     let mut options = options(Bson::WhereNeeded);
     (options.limits.settle_ms, options.retry_ms) = (10, (1, 5));
