@@ -11,7 +11,7 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -29,6 +29,7 @@ struct Sidecar {
     child: Child,
     log: std::path::PathBuf,
     admin: String,
+    listen: String,
 }
 
 impl Drop for Sidecar {
@@ -39,21 +40,27 @@ impl Drop for Sidecar {
 }
 
 impl Sidecar {
-    /// Starts one whose node is not there, and waits for its admin address.
+    /// Starts one whose node is not there, and waits for its addresses.
     fn start(dir: &Path) -> Self {
+        Self::before(dir, "127.0.0.1:1", &[])
+    }
+
+    /// Starts one before the node `upstream`, with more settings, and waits for its addresses.
+    fn before(dir: &Path, upstream: &str, settings: &[&str]) -> Self {
         let log = dir.join("log.txt");
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("log file");
         let path = |name: &str| dir.join(name).display().to_string();
         let child = Command::new(env!("CARGO_BIN_EXE_tidelog"))
-            .args(["run", "--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1", "--admin", "127.0.0.1:0"])
+            .args(["run", "--listen", "127.0.0.1:0", "--upstream", upstream, "--admin", "127.0.0.1:0"])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .args(["--data", &path("data"), "--export", &path("export"), "--set", "windows.idle_ms=100"])
             .args(["--set", "windows.settle_ms=0", "--set", "log.min_free_bytes=0"])
             .stderr(Stdio::from(file))
             .spawn()
             .expect("start tidelog");
-        let mut this = Self { child, log, admin: String::new() };
+        let mut this = Self { child, log, admin: String::new(), listen: String::new() };
         this.admin = this.said("admin=");
-        this.said("listen=");
+        this.listen = this.said("listen=");
         this
     }
 
@@ -226,4 +233,64 @@ fn a_killed_sidecar_goes_on_where_it_was() {
     assert_eq!(status["log"]["tail_lsn"], 2, "{status}");
     second.signal("INT");
     assert_eq!(second.ended().code(), Some(0));
+}
+
+/// A node that takes connections and never answers.
+fn mute_node() -> TcpListener {
+    let node = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let accepting = node.try_clone().expect("clone");
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in accepting.incoming() {
+            held.push(stream);
+        }
+    });
+    node
+}
+
+/// A client whose command `ping` is under way at the node.
+fn waiting_client(sidecar: &Sidecar) -> TcpStream {
+    let body = b"\x1a\0\0\0\x10ping\0\x01\0\0\0\x02$db\0\x02\0\0\0a\0\0";
+    let length = u32::try_from(16 + 4 + 1 + body.len()).unwrap();
+    let mut message = Vec::new();
+    for word in [length, 7, 0, 2013, 0] {
+        message.extend(word.to_le_bytes());
+    }
+    message.push(0);
+    message.extend(body);
+    let mut client = TcpStream::connect(&sidecar.listen).expect("connect");
+    client.write_all(&message).expect("send");
+    let began = Instant::now();
+    while !sidecar.get("/metrics").1.contains("\ntidelog_messages_total{class=\"pass\"} 1\n") {
+        assert!(began.elapsed() < Duration::from_secs(20), "the command does not come through");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    client
+}
+
+#[test]
+fn an_end_is_bounded_when_the_node_hangs() {
+    let (dir, node) = (tempfile::tempdir().unwrap(), mute_node());
+    let mut sidecar = Sidecar::before(dir.path(), &node.local_addr().unwrap().to_string(), &["proxy.drain_ms=300"]);
+    let _client = waiting_client(&sidecar);
+    let began = Instant::now();
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.ended().code(), Some(0));
+    assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(10));
+    assert!(std::fs::read_to_string(&sidecar.log).unwrap().contains("cut_off=1"));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (dir, node) = (tempfile::tempdir().unwrap(), mute_node());
+    let mut sidecar = Sidecar::before(dir.path(), &node.local_addr().unwrap().to_string(), &["proxy.drain_ms=60000"]);
+    let _client = waiting_client(&sidecar);
+    let began = Instant::now();
+    sidecar.signal("TERM");
+    sidecar.said("SIGTERM");
+    assert_eq!(sidecar.get("/healthz").0, 200);
+    assert!(sidecar.get("/readyz").1.contains("drain: the sidecar is ending"), "{}", sidecar.get("/readyz").1);
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.ended().code(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(10));
 }

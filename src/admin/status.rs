@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Why the sidecar is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Reason {
-    /// `upstream`, `log`, `disk`, `sink` or `drain`.
+    /// `start`, `upstream`, `log`, `disk`, `index`, `export`, `sink` or `drain`.
     pub part: String,
     /// What is wrong and what to do.
     pub message: String,

@@ -40,8 +40,8 @@ impl Running {
     pub(super) fn reasons(&self) -> Vec<Reason> {
         let mut out = Vec::new();
         let mut add = |part: &str, message: String| out.push(Reason { part: part.into(), message });
-        if let Some(doing) = self.phase() {
-            add("start", doing.to_owned());
+        if let Some((part, doing)) = self.phase() {
+            add(part, doing.to_owned());
         }
         if let Err(error) = self.probe.last() {
             add("upstream", error);

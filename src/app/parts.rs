@@ -37,9 +37,12 @@ impl Running {
         Self { config, storage, exporter, probe, started: Instant::now(), phase }
     }
 
-    /// Applications are served from now on.
+    /// Applications are served from now on, unless the end has begun already.
     pub(super) fn serving(&self, listen: SocketAddr) {
-        *self.phase.lock() = Phase::Serving(listen);
+        let mut phase = self.phase.lock();
+        if matches!(*phase, Phase::Recovering) {
+            *phase = Phase::Serving(listen);
+        }
     }
 
     /// The end has begun.
@@ -47,11 +50,11 @@ impl Running {
         *self.phase.lock() = Phase::Ending;
     }
 
-    /// What is done instead of serving; `None`: it serves.
-    pub(super) fn phase(&self) -> Option<&'static str> {
+    /// The part that keeps it from serving, and what is done instead; `None`: it serves.
+    pub(super) fn phase(&self) -> Option<(&'static str, &'static str)> {
         match *self.phase.lock() {
-            Phase::Recovering => Some("what the last process left open is being verified"),
-            Phase::Ending => Some("the sidecar is ending"),
+            Phase::Recovering => Some(("start", "what the last process left open is being verified")),
+            Phase::Ending => Some(("drain", "the sidecar is ending")),
             Phase::Serving(_) => None,
         }
     }

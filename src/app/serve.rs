@@ -43,12 +43,12 @@ pub(super) async fn serve(config: Config) -> Result<(), AppError> {
     let running = Arc::new(Running::new(config, storage, exporter, probe));
     let mut admin = start_admin(&running, &last).await?;
     tokio::spawn(sample(Arc::clone(&running), last.clone()));
+    tokio::spawn(tell_end(Arc::clone(&running), end.clone()));
 
     let served = tokio::select! {
         served = start_and_serve(&running, password, &end) => served,
         _ended = &mut admin => Err(AppError::Ended("the admin server")),
     };
-    running.ending();
     end.cancel();
     let closed = finish(running, admin, &last).await;
     served.and(closed)
@@ -95,6 +95,12 @@ async fn start_admin(running: &Arc<Running>, last: &CancellationToken) -> Result
             tracing::error!(%error, "the admin server ended");
         }
     }))
+}
+
+/// Balancers look at `/readyz`: it says no from the first moment of the drain.
+async fn tell_end(running: Arc<Running>, end: CancellationToken) {
+    end.cancelled().await;
+    running.ending();
 }
 
 async fn sample(running: Arc<Running>, last: CancellationToken) {
