@@ -4,7 +4,7 @@
 //! `null`), in one order; the line is valid JSON whatever the document holds. `deploy/docs/record.md` names the fields.
 //!
 //! The optional fields `id_bson`, `before_bson`, `after_bson` (base64 of BSON) come only where the Extended JSON is not
-//! exact (see [`ejson`](super::ejson)), or for each image when [`Bson::Always`] was asked for.
+//! exact (see [`super::ejson`]), or for each image when [`Bson::Always`] was asked for.
 
 use super::ejson::{self, Fidelity, text};
 use crate::types::{Body, Change, Control, Digest, Hlc, Image, LogId, Origin, Record, RetryId};

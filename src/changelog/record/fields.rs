@@ -14,7 +14,7 @@ pub(super) mod kind {
     pub(crate) const STARTED: u8 = 24;
 }
 
-/// Field tags. From [`SKIPPABLE`] on a reader that does not know one skips it.
+/// Field tags. From `SKIPPABLE` on a reader that does not know one skips it.
 pub(super) mod tag {
     pub(crate) const NS: u8 = 1;
     pub(crate) const ID: u8 = 2;

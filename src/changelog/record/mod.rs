@@ -1,6 +1,6 @@
 //! One record as bytes: the payload of a frame. Pure; the layout is told in `FORMAT.md`.
 //!
-//! Promises: `decode(encode(r)) == r` for every record; [`decode`] never panics and allocates no more than the bytes it was
+//! Promises: `decode(encode(r)) == r` for every record; [`decode()`] never panics and allocates no more than the bytes it was
 //! given. It does not check checksums (the frame does) nor that an image is sound BSON.
 
 mod decode;
