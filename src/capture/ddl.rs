@@ -7,11 +7,11 @@
 use bson::raw::{RawBsonRef, RawDocument};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::command::merge::is_ok;
 use super::command::{body_without, extended_json};
 use super::compare::Cause;
 use super::error::CaptureError;
 use super::intent::Scope;
-use super::merge::is_ok;
 use super::piece::{Hold, with_number};
 use super::write::{answer, correlation};
 use super::{Capture, Outcome, Session, unchanged};

@@ -14,14 +14,11 @@
 //! - A statement whose outcome cannot be tied to ids (a collation, an upsert that finds nothing, a shape we do not know)
 //!   runs under the exclusive guard of its namespace.
 
-mod build;
 mod command;
 mod compare;
 mod ddl;
 mod error;
-mod filter;
 mod intent;
-mod merge;
 mod namespace;
 mod observe;
 mod piece;
@@ -45,10 +42,10 @@ use crate::entity::{Guards, Index, NsGuards};
 use crate::store::Privileged;
 use crate::types::{Draft, Epoch, Namespace, Origin};
 
+use command::merge::{self, is_ok};
 pub use ddl::written_by;
 pub use error::{CaptureError, ShapeError};
 pub use intent::{IntentError, Intents, Scope, Slot};
-use merge::is_ok;
 use observe::Via;
 
 /// What capture is built from.

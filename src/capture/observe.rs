@@ -9,10 +9,10 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use thiserror::Error;
 
-use super::build::{self, Request};
+use super::command::build::{self, Request};
+use super::command::merge::is_ok;
 use super::command::number;
 use super::error::CaptureError;
-use super::merge::is_ok;
 use crate::entity::key_of;
 use crate::store::{Privileged, Upstream};
 use crate::types::{EntityKey, Image, Namespace};

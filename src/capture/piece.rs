@@ -9,12 +9,13 @@ use bytes::Bytes;
 use std::collections::{BTreeSet, HashSet};
 use thiserror::Error;
 
+use super::command::build;
+use super::command::merge::{count, error_count, is_ok};
 use super::command::{Command, number};
 use super::compare::{Cause, Step};
 use super::error::CaptureError;
-use super::merge::{count, error_count, is_ok};
 use super::observe::{ReadError, Reader, Seen, Target, Via, encode, refusal, take};
-use super::{Capture, Session, build, unchanged};
+use super::{Capture, Session, unchanged};
 use crate::changelog::Durable;
 use crate::entity::{EntityGuard, NsGuard};
 use crate::store::Upstream;

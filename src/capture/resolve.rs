@@ -9,11 +9,11 @@ use bson::RawBson;
 use bson::raw::{RawBsonRef, RawDocument};
 
 use super::Capture;
-use super::build::{self, Narrowed};
+use super::command::build::{self, Narrowed};
+use super::command::filter::narrow;
+use super::command::merge::{count, is_ok};
 use super::command::{Action, Modify, Statement, Verb};
 use super::error::CaptureError;
-use super::filter::narrow;
-use super::merge::{count, is_ok};
 use super::observe::{ReadError, Reader, Target, encode};
 use super::piece::{Aim, Cx, Hold, Piece, PieceError, Style};
 use super::write::{Came, is_clean, original, shape};

@@ -18,11 +18,11 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::Capture;
-use super::build;
+use super::command::build;
+use super::command::merge::{count, is_ok};
 use super::command::{Action, Command, Modify, Statement, Verb};
 use super::compare::Step;
 use super::error::{CaptureError, ShapeError};
-use super::merge::{count, is_ok};
 use super::observe::{Seen, Target, Via, encode, take};
 use super::piece::{Aim, Cx, PieceError, with_number};
 use super::write::{Came, has_empty_timestamp, original, shape};

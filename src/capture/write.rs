@@ -9,12 +9,12 @@ use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::build;
+use super::command::build;
+use super::command::filter::literal_id;
+use super::command::merge::{Merged, error_count, is_ok};
 use super::command::{self, Action, Command, Statement, Verb, comment};
 use super::compare::Cause;
 use super::error::{CaptureError, ShapeError};
-use super::filter::literal_id;
-use super::merge::{Merged, is_ok};
 use super::namespace::NsInfo;
 use super::observe::{Target, encode};
 use super::piece::{Aim, Cx, Done, Piece, PieceError, Style, with_number};
@@ -445,5 +445,5 @@ fn bulk_insert(op: &RawDocument, doc: &Bytes) -> Result<Bytes, ShapeError> {
 
 /// `ok: 1` and nothing failed.
 pub(crate) fn is_clean(reply: &RawDocument) -> bool {
-    is_ok(reply) && super::merge::error_count(reply) == 0
+    is_ok(reply) && error_count(reply) == 0
 }

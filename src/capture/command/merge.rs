@@ -5,8 +5,8 @@
 
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 
-use super::command::{Command, Verb, number};
-use super::error::ShapeError;
+use super::{Command, Verb, number};
+use crate::capture::error::ShapeError;
 
 /// The sum of the replies so far.
 #[derive(Debug, Default)]

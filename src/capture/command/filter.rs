@@ -8,7 +8,7 @@
 
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 
-use super::error::ShapeError;
+use crate::capture::error::ShapeError;
 
 /// The value of a top-level equality on `_id`, if the filter has exactly one and it is a literal.
 pub(crate) fn literal_id(filter: &RawDocument) -> Option<RawBsonRef<'_>> {

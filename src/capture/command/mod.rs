@@ -3,10 +3,14 @@
 //! Knows the five write commands in the shapes of WIRE.md 4.1 and 4.2, with document sequences or arrays in the body.
 //! Strict: whatever it does not know is a [`ShapeError`], and the command then goes to the store whole.
 
+pub(super) mod build;
+pub(super) mod filter;
+pub(super) mod merge;
+
 use bson::raw::{RawArray, RawBsonRef, RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
-use super::error::ShapeError;
+use crate::capture::error::ShapeError;
 use crate::types::Namespace;
 use crate::wire::msg::{OpMsg, document};
 

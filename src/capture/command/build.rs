@@ -7,9 +7,9 @@
 
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 
-use super::command::{Command, Modify, Statement, Verb, body_without};
-use super::error::ShapeError;
 use super::filter;
+use super::{Command, Modify, Statement, Verb, body_without};
+use crate::capture::error::ShapeError;
 use crate::types::Namespace;
 
 /// The stable API fields of the client's command, to be copied into ours.
