@@ -101,8 +101,43 @@ fn windows() -> Vec<Vec<Draft>> {
     vec![first, second, third, fourth]
 }
 
-/// Appends, cuts, exports.
+/// Documents that have no exact text, or hardly one, and ids of their kind.
+fn odd() -> Vec<Vec<Draft>> {
+    let ns = Namespace::new("odd", "documents");
+    let mut chain = Chain::default();
+    let raw = |inside: &[u8]| {
+        let length = i32::try_from(inside.len() + 5).expect("small");
+        let bytes = [length.to_le_bytes().as_slice(), inside, &[0]].concat();
+        RawDocumentBuf::from_bytes(bytes).expect("a document")
+    };
+    let mut deep = rawdoc! {};
+    for _ in 0..170 {
+        deep = rawdoc! { "a": deep };
+    }
+    let documents = [
+        raw(b"\x10_id\0\x01\0\0\0\x0aa\0\x0aa\0"),
+        raw(b"\x10_id\0\x02\0\0\0\x02a\0\x02\0\0\0\xff\0"),
+        rawdoc! { "_id": 3, "a": { "$oid": "not one" }, "b": { "$numberInt": "1" } },
+        rawdoc! { "_id": 4, "deep": deep },
+        rawdoc! { "_id": 5, "long": "é\n".repeat(700_000) },
+        rawdoc! { "_id": 6, "n": f64::from_bits(0xfff8_0000_0000_0007), "r": bson::Regex { pattern: bson::cstr!("x").into(), options: bson::cstr!("xi").into() } },
+    ];
+    let first = (1..).zip(documents).map(|(id, d)| chain.change(&ns, id, Op::Insert, Some(d))).collect();
+    vec![first, (1..=6).map(|id| chain.change(&ns, id, Op::Delete, None)).collect()]
+}
+
+/// The export of ordinary documents.
 pub(crate) fn export() -> FaultDisk {
+    export_of(windows())
+}
+
+/// The export of odd ones.
+pub(crate) fn export_odd() -> FaultDisk {
+    export_of(odd())
+}
+
+/// Appends, cuts, exports.
+fn export_of(windows: Vec<Vec<Draft>>) -> FaultDisk {
     let disk = FaultDisk::new();
     let clock = Clock::system();
     let opened = Changelog::open(
@@ -117,7 +152,7 @@ pub(crate) fn export() -> FaultDisk {
     options.limits = Limits { settle_ms: 0, ..Limits::default() };
     let exporter = Exporter::spawn(options, Arc::clone(&log), Arc::new(disk.clone()), clock).expect("an exporter");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
-    for (number, drafts) in windows().into_iter().enumerate() {
+    for (number, drafts) in windows.into_iter().enumerate() {
         let cut = async {
             let _durable = log.append(drafts).wait().await.expect("durable");
             let window = exporter.cut(Some(format!("w{number}"))).await.expect("closed");

@@ -48,6 +48,13 @@ fn a_good_export_holds() {
 }
 
 #[test]
+fn an_export_of_odd_documents_holds() {
+    let verdict = verify(&export::export_odd(), export::dir(), &mut |_| {}).expect("readable");
+    assert!(verdict.holds(), "{verdict}");
+    assert_eq!((verdict.windows, verdict.changes, verdict.namespaces[0].alive), (2, 12, 0));
+}
+
+#[test]
 fn an_empty_place_is_no_export() {
     assert!(verify(&FaultDisk::new(), std::path::Path::new("/"), &mut |_| {}).is_err());
 }
