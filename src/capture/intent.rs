@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn an_open_intent_is_found_by_the_next_process() {
         let dir = tempfile::tempdir().unwrap();
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let first = Intents::open(disk.clone(), dir.path().join("intents")).unwrap();
         let mut open = first.slot().unwrap();
         open.entities(&targets()).unwrap();
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_cut_slot_is_nobodys() {
         let dir = tempfile::tempdir().unwrap();
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let intents = Intents::open(disk.clone(), dir.path().to_owned()).unwrap();
         let mut slot = intents.slot().unwrap();
         slot.entities(&targets()).unwrap();
