@@ -29,7 +29,9 @@ def test_kills(lab, mode):
     prepare(sidecar.client())
     workload = Workload(lab.folder / "work", f"mongodb://{sidecar.listen}/", SEED, 10**9, processes=3, pause=0.01)
     for number in range(KILLS):
-        time.sleep(moments.choice([0.02, 0.3, 1.0]) * moments.random() + 0.05)
+        # Drivers wait half a second and more before they look for a lost server again: kill only what is at work.
+        workload.await_progress(30)
+        time.sleep(moments.choice([0.02, 0.2, 0.6]) * moments.random())
         sidecar.kill()
         if moments.random() < 0.3:
             time.sleep(moments.random())
@@ -38,7 +40,7 @@ def test_kills(lab, mode):
     sidecar.await_ready()
     workload.stop()
     diaries = workload.wait(120)
-    assert len(diaries.acks) > KILLS, "hardly anything was acknowledged"
+    assert len(diaries.acks) > 20 * KILLS, "hardly anything was acknowledged"
     settle(sidecar, store, diaries)
     assert not twice_applied(store.client())
 

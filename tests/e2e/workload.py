@@ -43,6 +43,15 @@ class Workload:
     def running(self) -> bool:
         return any(w.alive() for w in self.workers)
 
+    def await_progress(self, commands: int, seconds: float = 10) -> None:
+        """Waits until the clients have made about this many commands more; goes on after `seconds`."""
+        def written() -> int:
+            return sum(p.stat().st_size for p in self.folder.glob("diary-*.jsonl"))
+
+        goal, deadline = written() + commands * 160, time.monotonic() + seconds
+        while written() < goal and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def stop(self) -> None:
         """Asks all threads to end after the action they are in."""
         (self.folder / "stop").touch()
