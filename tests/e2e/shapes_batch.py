@@ -137,6 +137,8 @@ def client_bulk(c: Client) -> Outcome:
     try:
         c.client.bulk_write(work, ordered=False, verbose_results=verbose, comment=c.token)
     except ClientBulkWriteException as error:
+        if error.error is not None:  # the connection broke: nobody knows how far it came
+            raise
         assert [e["code"] for e in error.write_errors] == [11000], error
     c.owned.append(fresh)
     return Outcome(least=1, see=True)
