@@ -7,7 +7,8 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Parsed::Run(config) => match tidelog::app::run(*config) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => cli::fail(&cli::CliError::Failed(error.to_string())),
+            // Its last log line has told the error.
+            Err(_) => ExitCode::FAILURE,
         },
         Parsed::Command(command) => cli::execute(command),
         Parsed::Done(code) => code,

@@ -217,7 +217,15 @@ fn two_sidecars_never_share_a_folder() {
     let listen = ["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", "127.0.0.1:1"];
     let second = tidelog(&[&listen[..], &["--data", &data, "--export", "/tmp/none"]].concat());
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("in use"), "{}", text(&second.stderr));
+    let said = text(&second.stderr);
+    assert!(said.contains("in use"), "{said}");
+
+    let json = tidelog(&[&listen[..], &["--data", &data, "--export", "/tmp/none", "--log-format", "json"]].concat());
+    let lines: Vec<serde_json::Value> =
+        text(&json.stderr).lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let last = lines.last().expect("a line");
+    assert_eq!((json.status.code(), &last["level"]), (Some(1), &"ERROR".into()));
+    assert!(last["error"].as_str().is_some_and(|error| error.contains("in use")), "{last}");
 }
 
 #[test]

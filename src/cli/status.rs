@@ -2,7 +2,7 @@
 
 use super::CliError;
 use super::admin_client::{ask, quoted};
-use super::text::{Align, bytes, count, plain, span, table};
+use super::text::{Align, bytes, count, plain, span, table, things};
 use crate::admin::{CutAnswer, ExportStatus, GapRow, LogStatus, ProxyStatus, Status};
 use crate::config::Address;
 use std::io::{self, Write};
@@ -39,9 +39,9 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), CliError> {
 
 fn print_proxy(proxy: &ProxyStatus, out: &mut dyn Write) -> io::Result<()> {
     let answers = if proxy.upstream_up { "answers" } else { "DOES NOT ANSWER" };
-    let (listen, told, connections) = (&proxy.listen, &proxy.advertise, count(proxy.connections));
-    writeln!(out, "applications  {listen} (told {told}), {connections} connections")?;
-    writeln!(out, "node          {} {answers}, {} write commands", proxy.upstream, count(proxy.write_commands))?;
+    let (listen, told, connections) = (&proxy.listen, &proxy.advertise, things(proxy.connections, "connection"));
+    writeln!(out, "applications  {listen} (told {told}), {connections}")?;
+    writeln!(out, "node          {} {answers}, {}", proxy.upstream, things(proxy.write_commands, "write command"))?;
     if proxy.unknown_hosts > 0 {
         let times = count(proxy.unknown_hosts);
         writeln!(
@@ -54,16 +54,16 @@ fn print_proxy(proxy: &ProxyStatus, out: &mut dyn Write) -> io::Result<()> {
 
 fn print_log(log: &LogStatus, out: &mut dyn Write) -> io::Result<()> {
     let health = if log.poisoned { ", POISONED" } else { "" };
-    writeln!(out, "changelog     {} records, durability {}{health}", count(log.tail_lsn), log.durability)?;
+    writeln!(out, "changelog     {}, durability {}{health}", things(log.tail_lsn, "record"), log.durability)?;
     let (size, free) = (bytes(log.bytes), bytes(log.disk_free_bytes));
-    writeln!(out, "              {}, {size} in {} segments, {free} free", log.data, count(log.segments))?;
+    writeln!(out, "              {}, {size} in {}, {free} free", log.data, things(log.segments, "segment"))?;
     writeln!(out, "              log {} epoch {}", log.id, log.epoch)
 }
 
 fn print_export(export: &ExportStatus, out: &mut dyn Write) -> io::Result<()> {
     let behind = match export.lag_records {
         0 => "nothing behind".to_owned(),
-        n => format!("{} records behind, the oldest {}", count(n), span(export.lag_ms)),
+        n => format!("{} behind, the oldest {}", things(n, "record"), span(export.lag_ms)),
     };
     let (at, of) = (count(export.exported_window), count(export.closed_window));
     writeln!(out, "export        window {at} of {of} at the sink, {behind}")?;
@@ -78,7 +78,7 @@ fn print_gaps(gaps: &[GapRow], out: &mut dyn Write) -> io::Result<()> {
     if gaps.is_empty() {
         return writeln!(out, "gaps          none open");
     }
-    writeln!(out, "gaps          {} open: here the log does not prove what the store holds", gaps.len())?;
+    writeln!(out, "gaps          {} open: here the log does not prove what the store holds", count(gaps.len() as u64))?;
     let row = |gap: &GapRow| {
         let (ns, detail) = (plain(&gap.ns), plain(&gap.detail));
         vec![gap.id.to_string(), ns, gap.cause.clone(), count(gap.since_lsn), gap.since.clone(), detail]

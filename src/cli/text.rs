@@ -15,6 +15,11 @@ pub(super) fn count(n: u64) -> String {
     out
 }
 
+/// `1 record`, `1,234 records`.
+pub(super) fn things(n: u64, one: &str) -> String {
+    format!("{} {one}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
 /// Bytes with a binary unit, one decimal: `1.2 GiB`.
 pub(super) fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -86,6 +91,7 @@ mod tests {
     #[test]
     fn numbers_have_units() {
         assert_eq!((count(0), count(999), count(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
+        assert_eq!((things(1, "gap"), things(1_000, "gap")), ("1 gap".into(), "1,000 gaps".into()));
         assert_eq!((bytes(1_023), bytes(1_024), bytes(86_221)), ("1023 B".into(), "1.0 KiB".into(), "84.2 KiB".into()));
         assert_eq!(bytes(u64::MAX), "15.9 EiB");
         assert_eq!((span(12), span(1_250), span(61_000)), ("12 ms".into(), "1.2 s".into(), "1 min 1 s".into()));

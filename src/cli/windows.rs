@@ -4,7 +4,7 @@
 
 use super::CliError;
 use super::admin_client::ask;
-use super::text::{Align, bytes, count, plain, table};
+use super::text::{Align, bytes, count, plain, table, things};
 use crate::admin::WindowRow;
 use crate::config::Address;
 use crate::disk::{Disk, OsDisk};
@@ -106,7 +106,8 @@ fn print(rows: &[WindowRow], out: &mut dyn Write) -> Result<(), CliError> {
     let cells: Vec<_> = rows.iter().map(row).collect();
     table(out, &head, &cells)?;
     let (records, size) = rows.iter().fold((0, 0), |(n, b), row| (n + row.records, b + row.bytes));
-    writeln!(out, "{} windows, {} records, {}", count(rows.len() as u64), count(records), bytes(size))?;
+    let windows = things(rows.len() as u64, "window");
+    writeln!(out, "{windows}, {}, {}", things(records, "record"), bytes(size))?;
     Ok(())
 }
 
@@ -144,7 +145,7 @@ mod tests {
         let expected = "\
 window  records      size  first lsn  last lsn  last record               gaps  cause  label
      1    1,200  84.2 KiB          1     1,200  2026-11-24T20:00:00.000Z     0  cut    month-end
-1 windows, 1,200 records, 84.2 KiB
+1 window, 1,200 records, 84.2 KiB
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
