@@ -21,7 +21,8 @@ class Forwarder:
         self.pairs: dict[socket.socket, socket.socket] = {}
         self.going = True
         self.broken = 0
-        threading.Thread(target=self._run, daemon=True).start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         while self.going:
@@ -74,6 +75,7 @@ class Forwarder:
     def close(self) -> None:
         """Ends it and all its connections."""
         self.going = False
+        self.thread.join()
         with self.lock:
             for one in list(self.pairs):
                 if one in self.pairs:
