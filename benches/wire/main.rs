@@ -51,6 +51,10 @@ async fn main() -> Fallible<()> {
     if let Some(path) = &options.out {
         std::fs::write(path, format!("{header}\n{text}"))?;
     }
+    if let Some(path) = &options.into {
+        let page = std::fs::read_to_string(path)?;
+        std::fs::write(path, table::put_into(&page, &header, &text)?)?;
+    }
     Ok(())
 }
 

@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Writes the table into this file too.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
+    /// Puts the tables between the marks `<!-- bench: begin -->` and `<!-- bench: end -->` of this file.
+    #[arg(long)]
+    pub(crate) into: Option<PathBuf>,
     /// Given by `cargo bench`; means nothing here.
     #[arg(long, hide = true)]
     bench: bool,

@@ -157,6 +157,15 @@ pub(crate) fn render_cpu(rows: &[Row], targets: &[Target]) -> String {
     lines.join("\n") + "\n"
 }
 
+/// The page with the run between its marks.
+pub(crate) fn put_into(page: &str, header: &str, tables: &str) -> Fallible<String> {
+    const BEGIN: &str = "<!-- bench: begin -->";
+    const END: &str = "<!-- bench: end -->";
+    let (before, rest) = page.split_once(BEGIN).ok_or("no mark for the bench in the page")?;
+    let (_, after) = rest.split_once(END).ok_or("no end mark for the bench in the page")?;
+    Ok(format!("{before}{BEGIN}\n```text\n{header}```\n\n{tables}{END}{after}"))
+}
+
 /// What was run, on what.
 pub(crate) fn header(options: &Options, servers: &Servers) -> Fallible<String> {
     let cores = std::thread::available_parallelism()?;
