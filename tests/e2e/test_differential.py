@@ -167,6 +167,11 @@ def test_compression_is_settled(pair):
         assert not raw.command({"hello": 1, "compression": ["zlib", "snappy"], "$db": "admin"}).get("compression")
 
 
+def test_no_unknown_host(pair):
+    """All that the node says of hosts is the node itself: no alarm."""
+    assert pair.sidecar.metric("tidelog_unknown_hosts_total") == 0
+
+
 def test_streaming_hello(pair):
     """An exhaust hello streams: each reply answers the one before, and its addresses are ours."""
     with Raw(pair.sidecar.listen) as raw:
@@ -204,6 +209,14 @@ def test_checksums(pair):
         command = {"insert": "checksum", "documents": [{"_id": 1}], "$db": "t"}
         assert raw.command(command, flags=CHECKSUM)["n"] == 1
         assert raw.command({"ping": 1, "$db": "t"}, flags=CHECKSUM)["ok"] == 1
+    with Raw(pair.sidecar.listen) as raw:
+        body = struct.pack("<I", CHECKSUM) + b"\0" + bson.encode({"insert": "checksum", "documents": [{"_id": 2}], "$db": "t"})
+        raw.socket.sendall(framed(OP_MSG, body + b"\1\2\3\4"))
+        try:
+            _, _, _, _, document = raw.receive()
+            assert bson.decode(document)["ok"] == 0
+        except Closed:
+            pass
     assert pair.behind.client()["t"]["checksum"].count_documents({}) == 1
 
 

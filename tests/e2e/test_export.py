@@ -1,12 +1,15 @@
-"""Windows as a stranger sees them: labels, immutability, damage that the audit finds, and SQL over the lines."""
+"""Windows as a stranger sees them: causes, labels, immutability, damage that the audit finds, and SQL over the lines."""
 
 import json
 import shutil
 
 import duckdb
 import pytest
+from dump import dump
+from judge import compare
 from sidecar import run_cli
 from validator import check_export, windows_of
+from waiting import eventually
 
 
 def damage(folder, what: str) -> None:
@@ -110,3 +113,73 @@ def test_sql_over_the_lines(lab):
     chain = """select count(*) from (select before_sha256 b, lag(after_sha256) over (partition by ns, key order by epoch, seq) a,
                seq from r where op is not null) where seq > 1 and b is distinct from a"""
     assert sql.execute(chain).fetchone() == (0,)
+
+
+BOUNDS = {
+    "count": "max_records = 10\nidle_ms = 600000\nmax_age_ms = 600000",
+    "size": "max_bytes = 4096\nidle_ms = 600000\nmax_age_ms = 600000",
+    "age": "max_age_ms = 800\nidle_ms = 600000",
+    "idle": "max_age_ms = 600000\nidle_ms = 800",
+}
+
+
+@pytest.mark.parametrize("cause", list(BOUNDS))
+def test_windows_close_by(lab, cause):
+    """Each bound closes windows of its own accord, and they tell it as their cause."""
+    sidecar = lab.sidecar(lab.store(), config=f"[windows]\nsettle_ms = 100\n{BOUNDS[cause]}\n")
+    with sidecar.client() as client:
+        for n in range(40):
+            client["w"]["c"].insert_one({"_id": n, "s": "x" * 200})
+    eventually(lambda: len(windows_of(sidecar.export)) >= 1, 20, f"a window closed by {cause}")
+    _, manifests = check_export(sidecar.export)
+    assert {m["cause"] for m in manifests} == {cause}
+    if cause == "count":
+        assert all(m["records"] <= 10 for m in manifests)
+
+
+def test_sink_that_fails(lab):
+    """The export folder cannot be written: writes go on, /readyz and the metric say so; then everything is delivered."""
+    store = lab.store()
+    sidecar = lab.sidecar(store, config="[windows]\nsettle_ms = 100\nidle_ms = 200\n")
+    with sidecar.client() as client:
+        client["s"]["c"].insert_one({"_id": 1})
+        sidecar.cut()
+        away = sidecar.export.with_name("away")
+        sidecar.export.rename(away)
+        sidecar.export.write_text("in the way")
+        client["s"]["c"].insert_one({"_id": 2})
+        eventually(lambda: sidecar.metric("tidelog_sink_failing") == 1, 20, "the sink is told as failing")
+        assert "sink" in sidecar.http("/readyz")[1]
+        client["s"]["c"].insert_one({"_id": 3})
+        sidecar.export.unlink()
+        away.rename(sidecar.export)
+        eventually(lambda: sidecar.metric("tidelog_export_lag_records") == 0, 60, "everything is delivered")
+    sidecar.await_ready()
+    sidecar.cut()
+    fold, _ = check_export(sidecar.export)
+    compare("the windows", fold, dump(store.client()))
+
+
+def test_damage_in_the_log(lab):
+    """A torn tail is cut; damage elsewhere stops the sidecar with the segment and the offset."""
+    store = lab.store()
+    sidecar = lab.sidecar(store)
+    with sidecar.client() as client:
+        for n in range(50):
+            client["d"]["c"].insert_one({"_id": n, "word": f"number-{n}-of-fifty"})
+    sidecar.stop()
+    (segment,) = sorted(sidecar.data.rglob("seg-*.tdl"))[-1:]
+    whole = segment.read_bytes()
+    segment.write_bytes(whole + b"\x99" * 100)
+    sidecar.start()
+    assert sidecar.metric("tidelog_log_cut_bytes_total") > 0
+    sidecar.stop()
+    after = segment.read_bytes()
+    at = after.index(b"number-20-of-fifty")
+    segment.write_bytes(after[:at] + b"NUMBER" + after[at + 6 :])
+    with pytest.raises(RuntimeError) as error:
+        sidecar.start(ready=False)
+        sidecar.process.child.wait(20)
+        sidecar.process.must_live()
+    assert segment.name in str(error.value) and any(c.isdigit() for c in str(error.value).split(segment.name)[1]), error.value
+    assert run_cli("log", sidecar.data, check=False).returncode == 1
