@@ -115,8 +115,6 @@ pub struct CaptureConfig {
     pub mode: CaptureMode,
     /// What happens to a write inside a transaction.
     pub transactions: Transactions,
-    /// Entities of one statement that are guarded at a time.
-    pub chunk_entities: u32,
     /// After a start, entities of open intents are verified at once and again after this time, since a write may outlive
     /// the process that forwarded it.
     pub second_look_ms: u64,
@@ -270,7 +268,6 @@ impl Default for CaptureConfig {
         Self {
             mode: CaptureMode::Exact,
             transactions: Transactions::Refuse,
-            chunk_entities: 1_000,
             second_look_ms: 5_000,
             clock_ahead_ms: 3_600_000,
         }

@@ -61,7 +61,6 @@ pub const SETTINGS: &[Setting] = &[
     row("store.connect_timeout_ms", Number(100, 120_000), "", "How long a connection to the node may take."),
     row("capture.mode", Choice(&["exact"]), "", "`exact`: the image before each change is read from the store."),
     row("capture.transactions", Choice(&["refuse"]), "", "`refuse`: a write inside a transaction is answered with an error; everything else in a transaction goes through."),
-    row("capture.chunk_entities", Number(1, 100_000), "", "Entities of one statement that are guarded at a time. Smaller: shorter waits for others; larger: fewer commands."),
     row("capture.second_look_ms", Number(0, 600_000), "", "After a start the entities of open intents are verified at once, and again after this time: a forwarded write may outlive the process that sent it."),
     row("capture.clock_ahead_ms", Number(0, 7 * DAY_MS), "", "How far a cluster time may be ahead of the wall clock and still be merged into the log's clock."),
     row("log.data", Path, "--data", "The folder of the changelog, the entity index and the window ledger. One process owns it."),
