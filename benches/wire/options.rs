@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// The store's binary; else `$TIDELOG_STORE_BIN`, `mongod`, or what deploy/lib.sh installed.
     #[arg(long)]
     pub(crate) store_bin: Option<PathBuf>,
+    /// Another sidecar than the one of this build: to compare two commits.
+    #[arg(long)]
+    pub(crate) tidelog_bin: Option<PathBuf>,
     /// More arguments for `tidelog run`, split at spaces.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     pub(crate) tidelog_args: String,

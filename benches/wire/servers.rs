@@ -216,8 +216,12 @@ async fn start_haproxy(dir: &Path, store: SocketAddr) -> Fallible<Server> {
 }
 
 async fn start_tidelog(options: &Options, dir: &Path, store: SocketAddr) -> Fallible<Server> {
-    let binary = Path::new(env!("CARGO_BIN_EXE_tidelog"));
-    let version = first_line(binary, "--version")?;
+    let given = options.tidelog_bin.as_deref();
+    let binary = given.unwrap_or(Path::new(env!("CARGO_BIN_EXE_tidelog")));
+    let mut version = first_line(binary, "--version")?;
+    if given.is_some() {
+        version = format!("{version} (not of this commit: {})", binary.display());
+    }
     let (address, admin) = (free_address()?, free_address()?);
     let mut command = Command::new(binary);
     command.arg("run").args(["--listen", &address.to_string(), "--upstream", &store.to_string()]);
