@@ -16,6 +16,7 @@
 
 mod command;
 mod compare;
+mod cursors;
 mod ddl;
 mod error;
 mod intent;
@@ -81,6 +82,7 @@ pub struct Capture {
     ns_guards: NsGuards,
     namespaces: namespace::Namespaces,
     trailers: swap::Trailers,
+    cursors: cursors::Cursors,
     epoch: Epoch,
     second_look: Duration,
     looks: tokio::sync::mpsc::UnboundedSender<recover::Look>,
@@ -141,6 +143,7 @@ impl Capture {
             ns_guards: NsGuards::new(),
             namespaces: namespace::Namespaces::default(),
             trailers: swap::Trailers::default(),
+            cursors: cursors::Cursors::default(),
             epoch,
             second_look,
             looks,

@@ -95,7 +95,7 @@ impl Capture {
             }
         }
         let durable = self.log.nothing_to_log().map_err(CaptureError::from)?;
-        Ok(Came { replies, durable })
+        Ok(Came { replies, all_shown: false, durable })
     }
 
     /// The statement alone in its namespace: nobody else can come between the find and the write.
@@ -170,7 +170,7 @@ impl Capture {
         drop(hold);
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
         cx.session.close_slot()?;
-        Ok(Came { replies: vec![reply], durable })
+        Ok(Came { replies: vec![reply], all_shown: true, durable })
     }
 
     async fn find(

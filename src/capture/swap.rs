@@ -173,7 +173,7 @@ impl Capture {
         let message = crate::wire::Message::from_bytes(message, crate::wire::Limits::default());
         let message = message.ok().flatten().and_then(|m| OpMsg::parse(m).ok());
         let message = message.ok_or_else(|| CaptureError::Answer("a reply that does not fit".to_owned()))?;
-        Ok(Some(Came { replies: vec![message], durable }))
+        Ok(Some(Came { replies: vec![message], all_shown: false, durable }))
     }
 
     /// The client's own `findAndModify`: its reply has one image, unless it asks for some fields only.
@@ -195,7 +195,7 @@ impl Capture {
         let request = original(cx.command, cx.message)?;
         let round = Round { modify, ask, request, long_way: false };
         let came = self.round(cx, aim, round).await?;
-        Ok(came.map(|(swapped, durable)| Came { replies: vec![swapped.reply], durable }))
+        Ok(came.map(|(swapped, durable)| Came { replies: vec![swapped.reply], all_shown: false, durable }))
     }
 
     /// Guard, intent, exchange, record.

@@ -255,7 +255,7 @@ impl Capture {
         self.learn_clocks(cx, reply.body());
         let durable = self.settle_alone(cx.session, &cx.cause, namespaces, &reply).await?;
         drop(hold);
-        Ok(Came { replies: vec![reply], durable })
+        Ok(Came { replies: vec![reply], all_shown: false, durable })
     }
 
     /// The record of an entity that an upsert made, alone in its namespace.

@@ -41,12 +41,14 @@ enum Work {
 /// What one part came to.
 pub(crate) struct Came {
     pub replies: Vec<OpMsg>,
+    /// The replies show more than the client asked for.
+    pub all_shown: bool,
     pub durable: Durable,
 }
 
 impl From<Done> for Came {
     fn from(done: Done) -> Self {
-        Self { replies: vec![done.reply], durable: done.durable }
+        Self { replies: vec![done.reply], all_shown: false, durable: done.durable }
     }
 }
 
@@ -125,7 +127,7 @@ impl Capture {
                 (came, work) => (came?, work),
             };
             let (came, work) = came;
-            if let (true, [reply]) = (whole, came.replies.as_slice()) {
+            if let (true, false, [reply]) = (whole, came.all_shown, came.replies.as_slice()) {
                 return Ok(Outcome { reply: answer(reply, response_to), durable: came.durable });
             }
             let places = match work {
@@ -144,7 +146,11 @@ impl Capture {
         let durable = self.log.nothing_to_log().map_err(CaptureError::from)?;
         let reply = match cx.command.verb {
             Verb::FindAndModify => answer(&last, response_to),
-            _ => with_number(last.with_body(&merged.finish(cx.command).map_err(shape)?, 0), 8, response_to),
+            _ => with_number(
+                last.with_body(&merged.finish(cx.command, &self.cursors).map_err(shape)?, 0),
+                8,
+                response_to,
+            ),
         };
         Ok(Outcome { reply, durable })
     }

@@ -154,7 +154,8 @@ impl Session {
         let (header, kind) = self.next_request().await?;
         MESSAGES.inc_for(class(kind));
         match kind {
-            Kind::Pass | Kind::Commit | Kind::Abort => self.pass(header).await,
+            Kind::GetMore if self.shared.capture.has_cursors() => self.more_results(header).await,
+            Kind::Pass | Kind::GetMore | Kind::Commit | Kind::Abort => self.pass(header).await,
             Kind::Hello => Box::pin(self.hello(header)).await,
             Kind::Auth(step) => self.authenticate(header, step).await,
             // Boxed, so that what only passes does not carry the room that a write needs.
@@ -320,7 +321,7 @@ impl Session {
 /// The metric's label.
 fn class(kind: Kind) -> &'static str {
     match kind {
-        Kind::Pass => "pass",
+        Kind::Pass | Kind::GetMore => "pass",
         Kind::Hello => "hello",
         Kind::Auth(_) => "auth",
         Kind::Write(_) => "write",

@@ -107,13 +107,27 @@ impl Session {
             Answer::None if NOT_PRIMARY.contains(&code) => {
                 Err(End::Upstream(crate::store::UpstreamError::NotPrimary { code }))
             }
-            Answer::Short if auth::is_ok(parsed.body()) => {
+            // The images of a findAndModify are what it is for.
+            Answer::Short if auth::is_ok(parsed.body()) && parsed.body().get_document("lastErrorObject").is_err() => {
                 let mut body = RawDocumentBuf::new();
-                body.append(cstr!("ok"), 1.0);
+                for key in [cstr!("ok"), cstr!("$clusterTime"), cstr!("operationTime")] {
+                    if let Ok(Some(value)) = parsed.body().get(key) {
+                        body.append(key, value);
+                    }
+                }
                 Ok(self.client.send(&Builder::reply(0, request.request_id()).body(&body).finish()).await?)
             }
             Answer::Short => Ok(self.client.send(&reply).await?),
             _ => Ok(()),
+        }
+    }
+
+    /// A `getMore` while results of a `bulkWrite` wait in the sidecar: ours, or the node's.
+    pub(super) async fn more_results(&mut self, header: Header) -> Result<(), End> {
+        let Some((request, _share)) = self.take_msg(&header).await? else { return Ok(()) };
+        match self.shared.capture.get_more(&request) {
+            Some(reply) => Ok(self.client.send(&reply).await?),
+            None => self.pass_held(&request).await,
         }
     }
 

@@ -80,6 +80,8 @@ pub enum Kind {
     MapReduce,
     /// Writes documents by ways that are not observed (maintenance of encrypted collections): a gap.
     Hidden,
+    /// `getMore`: goes through as it is, unless the sidecar holds the cursor.
+    GetMore,
     /// `commitTransaction`
     Commit,
     /// `abortTransaction`
@@ -153,6 +155,7 @@ pub fn of_name(name: &[u8]) -> Kind {
         b"dropDatabase" => Kind::Ddl(DdlKind::DropDatabase),
         b"renameCollection" => Kind::Ddl(DdlKind::Rename),
         b"collMod" => Kind::Ddl(DdlKind::CollMod),
+        b"getMore" => Kind::GetMore,
         b"commitTransaction" => Kind::Commit,
         b"abortTransaction" => Kind::Abort,
         b"tidelogCut" => Kind::Cut,

@@ -6,6 +6,7 @@
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 
 use super::{Command, Verb, number};
+use crate::capture::cursors::Cursors;
 use crate::capture::error::ShapeError;
 
 /// The sum of the replies so far.
@@ -95,13 +96,13 @@ impl Merged {
     }
 
     /// The reply.
-    pub(crate) fn finish(self, command: &Command<'_>) -> Result<RawDocumentBuf, ShapeError> {
-        if let Some(failed) = self.failed {
+    pub(crate) fn finish(mut self, command: &Command<'_>, cursors: &Cursors) -> Result<RawDocumentBuf, ShapeError> {
+        if let Some(failed) = self.failed.take() {
             return Ok(failed);
         }
         let mut out = RawDocumentBuf::new();
         if command.verb == Verb::BulkWrite {
-            self.bulk_head(command, &mut out);
+            self.bulk_head(command, cursors, &mut out);
         } else {
             out.append(cstr!("n"), int(self.n));
             if command.verb == Verb::Update {
@@ -131,16 +132,14 @@ impl Merged {
         Ok(out)
     }
 
-    fn bulk_head(&self, command: &Command<'_>, out: &mut RawDocumentBuf) {
-        let mut batch = RawArrayBuf::new();
-        for result in &self.results {
-            let fine = number(result.get("ok").ok().flatten()) == Some(1);
-            if !(command.errors_only && fine) {
-                batch.push(&**result);
-            }
+    fn bulk_head(&mut self, command: &Command<'_>, cursors: &Cursors, out: &mut RawDocumentBuf) {
+        let mut shown = std::mem::take(&mut self.results);
+        if command.errors_only {
+            shown.retain(|result| !is_ok(result));
         }
+        let (batch, id) = cursors.first(shown, command.batch_size);
         let mut cursor = RawDocumentBuf::new();
-        cursor.append(cstr!("id"), 0_i64);
+        cursor.append(cstr!("id"), id);
         cursor.append(cstr!("firstBatch"), batch);
         cursor.append(cstr!("ns"), "admin.$cmd.bulkWrite");
         out.append(cstr!("cursor"), &*cursor);

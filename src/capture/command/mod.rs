@@ -10,6 +10,7 @@ pub(super) mod merge;
 use bson::raw::{RawArray, RawBsonRef, RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
+use crate::capture::cursors::batch_size;
 use crate::capture::error::ShapeError;
 use crate::types::Namespace;
 use crate::wire::msg::{OpMsg, document};
@@ -101,6 +102,8 @@ pub(crate) struct Command<'m> {
     pub unacknowledged: bool,
     /// `bulkWrite` only.
     pub errors_only: bool,
+    /// `bulkWrite` only: results in a page of the reply.
+    pub batch_size: Option<usize>,
 }
 
 /// Statement ids of a retryable write.
@@ -170,6 +173,7 @@ pub(crate) fn parse<'m>(verb: Verb, message: &'m OpMsg, parts: &'m Parts) -> Res
         comment: None,
         unacknowledged: false,
         errors_only: false,
+        batch_size: None,
     };
     common_fields(&mut command)?;
     command.statements = statements(&command, parts)?;
@@ -190,6 +194,7 @@ fn common_fields(command: &mut Command<'_>) -> Result<(), ShapeError> {
             ("stmtIds", RawBsonRef::Array(a)) => command.stmt_ids = StmtIds::List(integers(a)),
             ("comment", value) => command.comment = Some(value),
             ("errorsOnly", RawBsonRef::Boolean(b)) => command.errors_only = b,
+            ("cursor", RawBsonRef::Document(d)) => command.batch_size = batch_size(d),
             ("writeConcern", RawBsonRef::Document(d)) => {
                 command.unacknowledged = matches!(number(d.get("w").ok().flatten()), Some(0));
             }
@@ -294,6 +299,8 @@ fn modify<'m>(doc: &'m RawDocument, filter_key: &'static str, shape: &Shape) -> 
         let value = element.value().map_err(ShapeError::bson)?;
         match (name, value) {
             (name, RawBsonRef::Document(d)) if name == filter_key => filter = Some(d),
+            // A filter of another type is the store's to refuse: without one, every document would match.
+            (name, _) if name == filter_key => return Err(ShapeError::field(name, "is not a document")),
             (name, value) if Some(name) == shape.update => out.update = Some(value),
             ("multi", RawBsonRef::Boolean(b)) if !shape.open => out.multi = b,
             ("upsert", value) if shape.update.is_some() => out.upsert = truth(name, value)?,
