@@ -4,7 +4,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
 RAW = CodecOptions(document_class=RawBSONDocument)
-OWN = {"admin", "config", "local"}
+OWN = {"config", "local"}
 
 
 def dump(client) -> dict[str, list[bytes]]:

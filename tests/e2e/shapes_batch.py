@@ -71,7 +71,7 @@ def delete_batch(c: Client) -> Outcome:
     if len(c.owned) < 10:
         return Outcome(0)
     gone = (c.owned.pop(), c.owned.pop(0))
-    statements = [{"q": {"_id": gone[0]}, "limit": 1}, {"q": {"_id": gone[1]}, "limit": 0}, {"q": {"_id": "nobody"}, "limit": 1}]
+    statements = [{"q": {"_id": gone[0]}, "limit": 1}, {"q": {"_id": gone[1]}, "limit": 0}, {"q": {"_id": "there is no such"}, "limit": 1}]
     reply = c.db.command({"delete": COLD, "deletes": statements, "comment": c.token})
     return Outcome(reply["n"], gone=gone)
 
