@@ -16,6 +16,8 @@ class Case:
     steps: list
     # The log cannot prove this case's collection ($out and the like): it is left out of the fold.
     gap: bool = False
+    # Reply fields that need not be equal, with the reason beside the case.
+    free: tuple = ()
 
 
 def many(*documents) -> dict:
