@@ -91,7 +91,13 @@ pub enum AppError {
 pub fn run(config: Config) -> Result<(), AppError> {
     logging::start(&config.logging);
     process::raise_file_limit(config.limits.connections);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = match config.limits.worker_threads {
+        0 => (cores / 2).max(1),
+        threads => threads,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .thread_name("tidelog")
         .build()

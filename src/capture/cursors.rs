@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Capture;
+use super::command::filter::copy;
 use super::command::number;
 use crate::wire::build::Builder;
 use crate::wire::msg::OpMsg;
@@ -29,6 +30,8 @@ const PAGE_BYTES: usize = 15 << 20;
 #[derive(Debug)]
 struct Pending {
     rest: VecDeque<RawDocumentBuf>,
+    /// The clocks of the write's own reply, which drivers pass on.
+    clocks: RawDocumentBuf,
     touched: Instant,
 }
 
@@ -41,13 +44,19 @@ pub(crate) struct Cursors {
 
 impl Cursors {
     /// Takes the first page out of `results`, and keeps the rest. The page, and the cursor's id (0: that was all).
-    pub(crate) fn first(&self, results: Vec<RawDocumentBuf>, size: Option<usize>) -> (RawArrayBuf, i64) {
+    /// `reply` is the store's last: its clocks go with each page.
+    pub(crate) fn first(
+        &self,
+        results: Vec<RawDocumentBuf>,
+        size: Option<usize>,
+        reply: &RawDocument,
+    ) -> (RawArrayBuf, i64) {
         let mut rest = VecDeque::from(results);
         let page = page(&mut rest, size);
-        (page, self.keep(None, rest))
+        (page, self.keep(None, rest, clocks(reply)))
     }
 
-    fn keep(&self, id: Option<i64>, rest: VecDeque<RawDocumentBuf>) -> i64 {
+    fn keep(&self, id: Option<i64>, rest: VecDeque<RawDocumentBuf>, clocks: RawDocumentBuf) -> i64 {
         if rest.is_empty() {
             return 0;
         }
@@ -59,21 +68,21 @@ impl Cursors {
         {
             open.remove(&oldest);
         }
-        open.insert(id, Pending { rest, touched: Instant::now() });
+        open.insert(id, Pending { rest, clocks, touched: Instant::now() });
         self.count.store(open.len(), Ordering::Release);
         id
     }
 
-    fn next(&self, id: i64, size: Option<usize>) -> Option<(RawArrayBuf, i64)> {
+    fn next(&self, id: i64, size: Option<usize>) -> Option<(RawArrayBuf, i64, RawDocumentBuf)> {
         let pending = {
             let mut open = self.open.lock();
             let pending = open.remove(&id);
             self.count.store(open.len(), Ordering::Release);
             pending
         };
-        let mut rest = pending?.rest;
+        let Pending { mut rest, clocks, .. } = pending?;
         let page = page(&mut rest, size);
-        Some((page, self.keep(Some(id), rest)))
+        Some((page, self.keep(Some(id), rest, clocks.clone()), clocks))
     }
 }
 
@@ -87,6 +96,17 @@ fn page(rest: &mut VecDeque<RawDocumentBuf>, size: Option<usize>) -> RawArrayBuf
         out.push(&**doc);
         left -= 1;
         rest.pop_front();
+    }
+    out
+}
+
+/// `$clusterTime` and `operationTime` of a reply.
+fn clocks(reply: &RawDocument) -> RawDocumentBuf {
+    let mut out = RawDocumentBuf::new();
+    for key in [cstr!("$clusterTime"), cstr!("operationTime")] {
+        if let Ok(Some(value)) = reply.get(key) {
+            out.append(key, value);
+        }
     }
     out
 }
@@ -106,7 +126,7 @@ impl Capture {
     pub fn get_more(&self, message: &OpMsg) -> Option<Bytes> {
         let id = message.body().get_i64("getMore").ok()?;
         let size = batch_size(message.body()).filter(|size| *size > 0);
-        let (batch, id) = self.cursors.next(id, size)?;
+        let (batch, id, clocks) = self.cursors.next(id, size)?;
         let mut cursor = RawDocumentBuf::new();
         cursor.append(cstr!("id"), id);
         cursor.append(cstr!("nextBatch"), batch);
@@ -114,6 +134,7 @@ impl Capture {
         let mut body = RawDocumentBuf::new();
         body.append(cstr!("cursor"), &*cursor);
         body.append(cstr!("ok"), 1.0);
+        copy(&clocks, &mut body).ok()?;
         Some(Builder::reply(0, message.request_id()).body(&body).finish())
     }
 }
@@ -127,12 +148,14 @@ mod tests {
     fn pages_are_handed_out_once_and_in_order() {
         let cursors = Cursors::default();
         let results: Vec<_> = (0..5).map(|n| rawdoc! {"idx": n}).collect();
-        let (first, id) = cursors.first(results, Some(2));
+        let reply = rawdoc! {"ok": 1.0, "operationTime": bson::Timestamp { time: 1, increment: 2 }};
+        let (first, id) = cursors.first(results, Some(2), &reply);
         assert_eq!(first.into_iter().count(), 2);
         assert!(id > 0);
-        let (second, again) = cursors.next(id, Some(2)).unwrap();
+        let (second, again, clocks) = cursors.next(id, Some(2)).unwrap();
+        assert_eq!(clocks, rawdoc! {"operationTime": bson::Timestamp { time: 1, increment: 2 }});
         assert_eq!((second.into_iter().count(), again), (2, id));
-        let (third, end) = cursors.next(id, None).unwrap();
+        let (third, end, _) = cursors.next(id, None).unwrap();
         let third: Vec<_> =
             third.into_iter().map(|r| r.unwrap().as_document().unwrap().get_i32("idx").unwrap()).collect();
         assert_eq!((third, end), (vec![4], 0));
@@ -142,7 +165,7 @@ mod tests {
     #[test]
     fn what_fits_needs_no_cursor() {
         let cursors = Cursors::default();
-        assert_eq!(cursors.first(vec![rawdoc! {"idx": 0}], None).1, 0);
+        assert_eq!(cursors.first(vec![rawdoc! {"idx": 0}], None, &rawdoc! {}).1, 0);
         assert_eq!(cursors.count.load(Ordering::Acquire), 0);
     }
 }

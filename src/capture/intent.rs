@@ -1,6 +1,6 @@
 //! Intents: what a killed process leaves behind about the writes that were under way.
 //!
-//! One *slot* file per client connection, written in place before the forward and cleared after the records are durable. It
+//! One *slot* file per client connection, written in place before the forward and overwritten by the next. It
 //! must survive the process (it lies in the page cache), not the machine, so it is never synced: two microseconds.
 //!
 //! Promises: after `kill -9` each write that may have reached the store, and has no durable record yet, stands in a slot. A
@@ -66,12 +66,19 @@ pub struct Intents {
     free: Mutex<Vec<Box<dyn DiskFile>>>,
 }
 
+/// Entities in an intent up to which it may stay behind after its records are durable.
+const FEW: usize = 16;
+
 /// The slot of one connection. Dropped without [`close`](Slot::close), an open intent stays on disk for the next start.
 #[derive(Debug)]
 pub struct Slot {
     home: Arc<Intents>,
     file: Option<Box<dyn DiskFile>>,
     open: bool,
+    /// What stands in the file names a few entities only: it costs a restart less than clearing it costs each write.
+    cheap: bool,
+    /// Something stands in the file.
+    written: bool,
 }
 
 const HEAD: usize = 8;
@@ -128,7 +135,7 @@ impl Intents {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             self.disk.create_new(&self.dir.join(format!("g{}-{number}.slot", self.generation)))?
         };
-        Ok(Slot { home: self.clone(), file: Some(file), open: false })
+        Ok(Slot { home: self.clone(), file: Some(file), open: false, cheap: false, written: false })
     }
 }
 
@@ -149,6 +156,7 @@ impl Slot {
                 _ => groups.push((target.ns.as_str(), vec![&target.id])),
             }
         }
+        self.cheap = targets.len() <= FEW;
         self.write(0, &groups)
     }
 
@@ -158,6 +166,7 @@ impl Slot {
     /// As [`entities`](Self::entities).
     pub fn namespaces(&mut self, namespaces: &[Namespace]) -> Result<(), IntentError> {
         let groups: Vec<_> = namespaces.iter().map(|ns| (ns.as_str(), Vec::new())).collect();
+        self.cheap = false;
         self.write(1, &groups)
     }
 
@@ -166,6 +175,7 @@ impl Slot {
     /// # Errors
     /// As [`entities`](Self::entities).
     pub fn database(&mut self, db: &str) -> Result<(), IntentError> {
+        self.cheap = false;
         self.write(2, &[(db, Vec::new())])
     }
 
@@ -190,19 +200,21 @@ impl Slot {
         if let Some(file) = &self.file {
             file.write_at(0, &out)?;
         }
+        self.written = true;
         if !std::mem::replace(&mut self.open, true) {
             metrics::INTENTS_OPEN.inc();
         }
         Ok(())
     }
 
-    /// Clears the slot: the records of the write are durable (or there are none).
+    /// Ends the intent: the records of the write are durable (or there are none). An intent of a few entities is left in
+    /// the file, for the next one to overwrite: a start after a kill then verifies them once too often.
     ///
     /// # Errors
     /// When the slot cannot be written: the next start then verifies once too often.
     pub fn close(&mut self) -> Result<(), IntentError> {
-        if let Some(file) = &self.file {
-            file.write_at(0, &[0; HEAD])?;
+        if !self.cheap {
+            self.clear()?;
         }
         if std::mem::replace(&mut self.open, false) {
             metrics::INTENTS_OPEN.dec();
@@ -210,9 +222,12 @@ impl Slot {
         Ok(())
     }
 
-    /// An intent is open.
-    pub fn is_open(&self) -> bool {
-        self.open
+    fn clear(&mut self) -> Result<(), IntentError> {
+        if let (true, Some(file)) = (self.written, &self.file) {
+            file.write_at(0, &[0; HEAD])?;
+        }
+        self.written = false;
+        Ok(())
     }
 }
 
@@ -220,7 +235,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if self.open {
             metrics::INTENTS_OPEN.dec();
-        } else {
+        } else if self.clear().is_ok() {
             self.home.free.lock().extend(self.file.take());
         }
     }

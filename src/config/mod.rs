@@ -200,6 +200,8 @@ pub struct LimitsConfig {
     pub idle_ms: u64,
     /// A message of which no byte came (or left) for this long ends its connection.
     pub stall_ms: u64,
+    /// Threads that serve connections; 0: half the cores, at least one.
+    pub worker_threads: usize,
 }
 
 /// The form of the sidecar's own log lines.
@@ -313,6 +315,7 @@ impl Default for LimitsConfig {
             inflight_bytes: 1 << 30,
             idle_ms: 3_600_000,
             stall_ms: 60_000,
+            worker_threads: 0,
         }
     }
 }

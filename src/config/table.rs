@@ -82,6 +82,7 @@ pub const SETTINGS: &[Setting] = &[
     row("limits.inflight_bytes", Number(1 << 20, 1 << 40), "", "Message bytes in memory for all connections together; past it, connections wait. At least twice `limits.message_bytes`."),
     row("limits.idle_ms", Number(0, 30 * DAY_MS), "", "A client connection without a message for this long is closed. 0: never."),
     row("limits.stall_ms", Number(1_000, 3_600_000), "", "A message begun, of which not one more byte moves for this long, ends its connection."),
+    row("limits.worker_threads", Number(0, 1024), "", "Threads that serve connections. 0: half the cores, at least one; the node beside the sidecar needs the rest."),
     row("logging.format", Choice(&["text", "json"]), "--log-format", "The form of the sidecar's own log lines, on standard error. They never hold documents, keys or credentials."),
     row("logging.level", Choice(&["error", "warn", "info", "debug", "trace"]), "--log-level", "How much the sidecar says."),
 ];

@@ -137,7 +137,7 @@ impl Merged {
         if command.errors_only {
             shown.retain(|result| !is_ok(result));
         }
-        let (batch, id) = cursors.first(shown, command.batch_size);
+        let (batch, id) = cursors.first(shown, command.batch_size, &self.last);
         let mut cursor = RawDocumentBuf::new();
         cursor.append(cstr!("id"), id);
         cursor.append(cstr!("firstBatch"), batch);
