@@ -154,6 +154,18 @@ impl Session {
         self.fail(request, &Failure::new(263, "OperationNotSupportedInTransaction", message)).await
     }
 
+    /// The node's word on whether this connection may do anything at all: where authentication is required, a client that
+    /// has not authenticated cuts no windows. Every authenticated user may list the databases that it may see.
+    async fn stranger(&mut self) -> Result<Option<Failure>, End> {
+        let mut list = RawDocumentBuf::new();
+        list.append(cstr!("listDatabases"), 1);
+        list.append(cstr!("nameOnly"), true);
+        list.append(cstr!("authorizedDatabases"), true);
+        let reply = self.upstream.run("admin", list).await?;
+        let unauthorized = !auth::is_ok(reply.body()) && matches!(reply.body().get_i32("code"), Ok(13));
+        Ok(unauthorized.then(|| Failure::new(13, "Unauthorized", "Command tidelogCut requires authentication")))
+    }
+
     /// `{tidelogCut: 1, label: "…"}`: closes a window. Never reaches the node.
     pub(super) async fn cut(&mut self, header: Header) -> Result<(), End> {
         let Some((request, _share)) = self.take_msg(&header).await? else { return Ok(()) };
@@ -166,6 +178,9 @@ impl Session {
                     .await;
             }
         };
+        if let Some(refused) = self.stranger().await? {
+            return self.fail(&request, &refused).await;
+        }
         let mut closed = (self.shared.options.cut)(label);
         let closed = poll_fn(|cx| {
             if let std::task::Poll::Ready(closed) = closed.as_mut().poll(cx) {

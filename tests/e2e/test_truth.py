@@ -35,6 +35,11 @@ def test_origin_with_authentication(lab):
     with sidecar.client() as client, pytest.raises(OperationFailure) as error:
         client["who"]["c"].insert_one({})
     assert error.value.code == 13
+    with sidecar.client() as client, pytest.raises(OperationFailure) as error:
+        client["who"].command({"tidelogCut": 1})
+    assert error.value.code == 13, "a stranger cut a window"
+    with sidecar.client(username="root", password="secret") as client:
+        assert client["who"].command({"tidelogCut": 1})["ok"] == 1
     found = changes(sidecar)
     assert len(found) == 2
     for record, mechanism in zip(found, ("SCRAM-SHA-256", "SCRAM-SHA-1")):
