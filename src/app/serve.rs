@@ -118,8 +118,10 @@ async fn start_and_serve(
     end: &CancellationToken,
 ) -> Result<(), AppError> {
     let capture = Arc::new(start_capture(running, password).await?);
-    let Some(recovered) = unless(end, recover(&capture)).await else { return Ok(()) };
-    let looks = tokio::spawn(Arc::clone(&capture).looks(recovered, end.clone().cancelled_owned()));
+    if unless(end, recover(&capture)).await.is_none() {
+        return Ok(());
+    }
+    let looks = tokio::spawn(Arc::clone(&capture).looks(end.clone().cancelled_owned()));
     let proxy = Proxy::bind(proxy_options(running), capture).await?;
     let listen = proxy.local_addr();
     running.serving(listen);

@@ -11,7 +11,7 @@
 //! ```text
 //! u32 length of what follows the checksum, 0: free
 //! u32 CRC32C of it
-//! u8  version 1 · u8 scope (0 entities, 1 namespace, 2 database)
+//! u8  version 1 · u8 scope (0 entities, 1 namespace, 2 database) · i64 when it was written, ms since 1970
 //! u32 number of groups; each: u16 length, namespace (or database) · u32 number of ids; each: u8 type, u32 length, value
 //! ```
 //! All numbers are little-endian.
@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 use super::observe::Target;
+use crate::clock::Clock;
 use crate::disk::{Disk, DiskFile};
 use crate::metrics;
 use crate::types::Namespace;
@@ -55,11 +56,23 @@ pub enum Scope {
     Database(String),
 }
 
+/// An intent of a dead process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Left {
+    /// Its file.
+    pub name: String,
+    /// What may have changed.
+    pub scope: Scope,
+    /// When it was written, milliseconds since 1970.
+    pub written_ms: i64,
+}
+
 /// All slots of this process, and those that dead ones left.
 #[derive(Debug)]
 pub struct Intents {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    clock: Arc<Clock>,
     /// Distinguishes the slots of this process from older ones.
     generation: u64,
     next: AtomicU64,
@@ -88,37 +101,38 @@ impl Intents {
     ///
     /// # Errors
     /// When the folder cannot be made or listed.
-    pub fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Arc<Self>, IntentError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: PathBuf, clock: Arc<Clock>) -> Result<Arc<Self>, IntentError> {
         disk.create_dir_all(&dir)?;
         let generations = disk.list(&dir)?.into_iter().filter_map(|name| generation_of(&name));
         let generation = generations.max().map_or(1, |g| g + 1);
         let (next, free) = (AtomicU64::new(1), Mutex::new(Vec::new()));
-        Ok(Arc::new(Self { disk, dir, generation, next, free }))
+        Ok(Arc::new(Self { disk, dir, clock, generation, next, free }))
     }
 
     /// The open intents of dead processes.
     ///
     /// # Errors
     /// When a slot cannot be read.
-    pub fn left_behind(&self) -> Result<Vec<Scope>, IntentError> {
+    pub fn left_behind(&self) -> Result<Vec<Left>, IntentError> {
         let mut out = Vec::new();
         for name in self.disk.list(&self.dir)? {
             if generation_of(&name).is_some_and(|g| g < self.generation) {
-                out.extend(decode(&self.disk.read(&self.dir.join(&name))?));
+                match decode(&self.disk.read(&self.dir.join(&name))?) {
+                    Some((scope, written_ms)) => out.push(Left { name, scope, written_ms }),
+                    None => self.disk.remove(&self.dir.join(&name))?,
+                }
             }
         }
         Ok(out)
     }
 
-    /// Removes the slots of dead processes: what they named has been verified.
+    /// Removes slots of dead processes: what they named has been verified, for the last time.
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub fn clear(&self) -> Result<(), IntentError> {
-        for name in self.disk.list(&self.dir)? {
-            if generation_of(&name).is_some_and(|g| g < self.generation) {
-                self.disk.remove(&self.dir.join(&name))?;
-            }
+    pub fn remove(&self, names: &[String]) -> Result<(), IntentError> {
+        for name in names {
+            self.disk.remove(&self.dir.join(name))?;
         }
         Ok(())
     }
@@ -182,6 +196,7 @@ impl Slot {
     fn write(&mut self, scope: u8, groups: &[(&str, Vec<&RawBson>)]) -> Result<(), IntentError> {
         let mut out = vec![0; HEAD];
         out.extend([1, scope]);
+        out.extend(self.home.clock.wall_ms().to_le_bytes());
         out.extend(u32_of(groups.len(), "the list of namespaces")?);
         for (name, ids) in groups {
             let len = u16::try_from(name.len()).map_err(|_large| IntentError::TooLong { what: "a namespace" })?;
@@ -258,12 +273,13 @@ fn put_id(id: &RawBson, out: &mut Vec<u8>) -> Result<(), IntentError> {
 }
 
 /// Reads a slot; `None`: free, or never wholly written (then its write was never forwarded).
-fn decode(bytes: &[u8]) -> Option<Scope> {
+fn decode(bytes: &[u8]) -> Option<(Scope, i64)> {
     let mut rest = bytes;
     let len = usize::try_from(u32_from(&mut rest)?).ok()?;
     let crc = u32_from(&mut rest)?;
     let mut rest = rest.get(..len).filter(|payload| !payload.is_empty() && crc32c::crc32c(payload) == crc)?;
     let &[1, scope] = rest.split_off(..2)? else { return None };
+    let written_ms = i64::from_le_bytes(rest.split_off(..8)?.try_into().ok()?);
     let groups = u32_from(&mut rest)?;
     let mut entities = BTreeMap::<Namespace, Vec<RawBson>>::new();
     for _ in 0..groups {
@@ -274,11 +290,12 @@ fn decode(bytes: &[u8]) -> Option<Scope> {
             ids.push(id_from(&mut rest)?);
         }
     }
-    match scope {
-        0 => Some(Scope::Entities(entities)),
-        1 => Some(Scope::Namespaces(entities.into_keys().collect())),
-        _ => Some(Scope::Database(entities.into_keys().next()?.as_str().to_owned())),
-    }
+    let scope = match scope {
+        0 => Scope::Entities(entities),
+        1 => Scope::Namespaces(entities.into_keys().collect()),
+        _ => Scope::Database(entities.into_keys().next()?.as_str().to_owned()),
+    };
+    Some((scope, written_ms))
 }
 
 fn u32_from(rest: &mut &[u8]) -> Option<u32> {
@@ -312,18 +329,19 @@ mod tests {
     fn an_open_intent_is_found_by_the_next_process() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let first = Intents::open(disk.clone(), dir.path().join("intents")).unwrap();
+        let first = Intents::open(disk.clone(), dir.path().join("intents"), Clock::manual(5)).unwrap();
         let mut open = first.slot().unwrap();
         open.entities(&targets()).unwrap();
         let mut closed = first.slot().unwrap();
         closed.namespaces(&[Namespace::new("db", "b")]).unwrap();
         closed.close().unwrap();
         assert!(first.left_behind().unwrap().is_empty());
-        let second = Intents::open(disk, dir.path().join("intents")).unwrap();
+        let second = Intents::open(disk, dir.path().join("intents"), Clock::manual(9)).unwrap();
         let ids = targets().into_iter().map(|t| t.id).collect();
         let scope = Scope::Entities([(Namespace::new("db", "a"), ids)].into());
-        assert_eq!(second.left_behind().unwrap(), [scope]);
-        second.clear().unwrap();
+        let left = second.left_behind().unwrap();
+        assert_eq!(left, [Left { name: "g1-1.slot".to_owned(), scope, written_ms: 5 }]);
+        second.remove(&[left[0].name.clone()]).unwrap();
         assert!(second.left_behind().unwrap().is_empty());
     }
 
@@ -331,7 +349,7 @@ mod tests {
     fn a_cut_slot_is_nobodys() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let intents = Intents::open(disk.clone(), dir.path().to_owned()).unwrap();
+        let intents = Intents::open(disk.clone(), dir.path().to_owned(), Clock::manual(5)).unwrap();
         let mut slot = intents.slot().unwrap();
         slot.entities(&targets()).unwrap();
         let bytes = disk.read(&dir.path().join("g1-1.slot")).unwrap();

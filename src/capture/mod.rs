@@ -46,7 +46,7 @@ use crate::types::{Draft, Epoch, Namespace, Origin};
 use command::merge::{self, is_ok};
 pub use ddl::written_by;
 pub use error::{CaptureError, ShapeError};
-pub use intent::{IntentError, Intents, Scope, Slot};
+pub use intent::{IntentError, Intents, Left, Scope, Slot};
 use observe::Via;
 
 /// What capture is built from.
@@ -137,8 +137,8 @@ impl Capture {
             log,
             index,
             privileged,
+            intents: Intents::open(disk, intents, clock.clone())?,
             clock,
-            intents: Intents::open(disk, intents)?,
             guards: Guards::new(),
             ns_guards: NsGuards::new(),
             namespaces: namespace::Namespaces::default(),

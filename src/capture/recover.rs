@@ -4,6 +4,8 @@
 //! look. So every entity of an open intent is read twice, at the start and after a bounded time; and at each later touch
 //! the comparison with the index finds what both missed. The intents stay on disk until the second look has succeeded.
 
+use bson::RawBson;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -22,9 +24,11 @@ use crate::types::Namespace;
 #[derive(Debug)]
 pub(crate) struct Look {
     pub due: Instant,
-    pub scope: Scope,
-    /// The slot that still names the scope; none after a restart, where the files of the dead process do.
+    pub scopes: Vec<Scope>,
+    /// The slot that still names them.
     pub slot: Option<Slot>,
+    /// After a restart: the slots of the dead process that do.
+    pub files: Vec<String>,
 }
 
 /// Pause between tries of a look that failed.
@@ -37,26 +41,32 @@ impl Capture {
     /// # Errors
     /// When the store cannot be read: the sidecar must not serve.
     pub async fn recover(&self) -> Result<usize, CaptureError> {
-        let scopes = self.intents.left_behind()?;
-        let found = scopes.len();
-        for scope in scopes {
-            metrics::INTENTS_RECOVERED.inc();
+        let left = self.intents.left_behind()?;
+        let found = left.len();
+        metrics::INTENTS_RECOVERED.add(u64::try_from(found).unwrap_or(u64::MAX));
+        for scope in merged(left.iter().map(|l| &l.scope)) {
             self.verify_scope(&scope).await?;
-            let look = Look { due: Instant::now() + self.second_look, scope, slot: None };
+        }
+        // What was under way longer ago than the second look waits has had it now.
+        let bound_ms = i64::try_from(self.second_look.as_millis()).unwrap_or(i64::MAX);
+        let now_ms = self.clock.wall_ms();
+        let (old, young): (Vec<_>, Vec<_>) = left.into_iter().partition(|l| now_ms - l.written_ms >= bound_ms);
+        self.intents.remove(&old.into_iter().map(|l| l.name).collect::<Vec<_>>())?;
+        if !young.is_empty() {
+            let scopes = merged(young.iter().map(|l| &l.scope));
+            let files = young.into_iter().map(|l| l.name).collect();
+            let look = Look { due: Instant::now() + self.second_look, scopes, slot: None, files };
             let _closed = self.looks.send(look);
         }
-        if found == 0 {
-            self.intents.clear()?;
-        } else {
+        if found > 0 {
             info!(intents = found, "verified what the last process left open");
         }
         Ok(found)
     }
 
-    /// Carries out second looks until the capture is dropped or `stop` ends. `recovered`: what [`recover`](Self::recover) gave.
-    pub async fn looks(self: Arc<Self>, recovered: usize, stop: impl Future<Output = ()>) {
+    /// Carries out second looks until the capture is dropped or `stop` ends.
+    pub async fn looks(self: Arc<Self>, stop: impl Future<Output = ()>) {
         let Some(mut looks) = self.looks_out.lock().take() else { return };
-        let mut recovered = recovered;
         tokio::pin!(stop);
         loop {
             let look = tokio::select! {
@@ -68,12 +78,8 @@ impl Capture {
                 () = self.look(&mut look) => {}
                 () = &mut stop => return,
             }
-            let closed = if let Some(slot) = &mut look.slot {
-                slot.close()
-            } else {
-                recovered = recovered.saturating_sub(1);
-                if recovered == 0 { self.intents.clear() } else { Ok(()) }
-            };
+            let closed = look.slot.as_mut().map_or(Ok(()), Slot::close);
+            let closed = closed.and_then(|()| self.intents.remove(&look.files));
             if let Err(error) = closed {
                 warn!(%error, "an intent stays open: the next start verifies once too often");
             }
@@ -82,10 +88,12 @@ impl Capture {
 
     async fn look(&self, look: &mut Look) {
         tokio::time::sleep_until(look.due).await;
-        while let Err(error) = self.verify_scope(&look.scope).await {
-            metrics::VERIFY_FAILURES.inc();
-            warn!(%error, "second look failed, trying again");
-            tokio::time::sleep(AGAIN).await;
+        for scope in &look.scopes {
+            while let Err(error) = self.verify_scope(scope).await {
+                metrics::VERIFY_FAILURES.inc();
+                warn!(%error, "second look failed, trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
         }
     }
 
@@ -115,7 +123,7 @@ impl Capture {
         Ok(())
     }
 
-    async fn verify_ids(&self, ns: &Namespace, ids: &[bson::RawBson]) -> Result<(), CaptureError> {
+    async fn verify_ids(&self, ns: &Namespace, ids: &[RawBson]) -> Result<(), CaptureError> {
         if self.namespace(ns).await?.excluded {
             return Ok(());
         }
@@ -142,4 +150,27 @@ impl Capture {
         let _durable = self.verify_namespace(ns, &Cause::default()).await?;
         Ok(())
     }
+}
+
+/// The same entities, each once.
+fn merged<'s>(scopes: impl Iterator<Item = &'s Scope>) -> Vec<Scope> {
+    let mut entities = BTreeMap::<Namespace, Vec<RawBson>>::new();
+    let (mut namespaces, mut databases) = (BTreeSet::new(), BTreeSet::new());
+    for scope in scopes {
+        match scope {
+            Scope::Entities(groups) => {
+                for (ns, ids) in groups {
+                    entities.entry(ns.clone()).or_default().extend(ids.iter().cloned());
+                }
+            }
+            Scope::Namespaces(names) => namespaces.extend(names.iter().cloned()),
+            Scope::Database(db) => {
+                databases.insert(db.clone());
+            }
+        }
+    }
+    let mut out: Vec<Scope> = databases.into_iter().map(Scope::Database).collect();
+    out.push(Scope::Namespaces(namespaces.into_iter().collect()));
+    out.push(Scope::Entities(entities));
+    out
 }

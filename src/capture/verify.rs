@@ -179,7 +179,12 @@ impl Capture {
 
     /// Hands the session's open intent to the second look.
     pub(crate) fn look_later(&self, session: &mut Session, scope: Scope) {
-        let look = Look { due: tokio::time::Instant::now() + self.second_look, scope, slot: session.slot.take() };
+        let look = Look {
+            due: tokio::time::Instant::now() + self.second_look,
+            scopes: vec![scope],
+            slot: session.slot.take(),
+            files: Vec::new(),
+        };
         if self.looks.send(look).is_err() {
             warn!("the second look is over: the next start verifies");
         }
