@@ -97,7 +97,7 @@ pub struct Slot {
 const HEAD: usize = 8;
 
 impl Intents {
-    /// Opens the folder; slots found there belong to dead processes and are left alone until they are [cleared](Self::clear).
+    /// Opens the folder; slots found there belong to dead processes and are left alone until they are [removed](Self::remove).
     ///
     /// # Errors
     /// When the folder cannot be made or listed.
