@@ -51,6 +51,35 @@ def test_origin_with_authentication(lab):
     assert "secret" not in text, "a credential was written down"
 
 
+def test_a_client_that_may_write_but_not_read(lab):
+    """Its images are read by the sidecar's own user; a statement by any filter is judged by the store and its namespace verified."""
+    store = lab.store(auth=True)
+    with store.client() as client:
+        client.admin.command("createUser", "root", pwd="secret", roles=["root"])
+    (lab.folder / "password").write_text("secret\n")
+    config = f'[store]\nusername = "root"\nauth_source = "admin"\npassword_file = "{lab.folder / "password"}"\n'
+    sidecar = lab.sidecar(store, config=config)
+    with sidecar.client(username="root", password="secret") as root:
+        right = {"resource": {"db": "blind", "collection": ""}, "actions": ["insert", "update", "remove"]}
+        root["blind"].command("createRole", "writer", privileges=[right], roles=[])
+        root["blind"].command("createUser", "blind", pwd="secret", roles=[{"role": "writer", "db": "blind"}])
+        with sidecar.client(username="blind", password="secret", authSource="blind") as client:
+            documents = client["blind"]["c"]
+            documents.insert_many([{"_id": n, "k": 7} for n in range(3)])
+            documents.update_one({"_id": 0}, {"$inc": {"k": 1}})
+            documents.update_one({"_id": 0}, {"$inc": {"k": 1}})
+            assert documents.update_many({"k": 7}, {"$set": {"k": 8}}).modified_count == 2
+            assert documents.delete_one({"_id": 1}).deleted_count == 1
+            with pytest.raises(OperationFailure) as error:
+                documents.find_one()
+            assert error.value.code == 13
+        sidecar.cut("end")
+        compare("the log", fold_lines(sidecar.log_records()), dump(root))
+    found = [(c["op"], c["origin"]["user"]) for c in changes(sidecar, "--namespace", "blind.c")]
+    assert {user for _, user in found} == {"blind@blind"}, found
+    assert [op for op, _ in found] == ["insert"] * 3 + ["update"] * 2 + ["observed"] * 2 + ["delete"], found
+
+
 def test_index_is_derived(lab, mode):
     """The entity index deleted, the sidecar started again: numbers go on and the chain holds."""
     store = lab.store(mode)
