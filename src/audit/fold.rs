@@ -149,7 +149,11 @@ impl Fold {
             "gapClosed" => {
                 self.gaps.remove(&number(line.id)?);
             }
-            "create" | "collMod" | "started" => {}
+            "completed" => {
+                let ns = need(line.ns, "ns")?;
+                self.namespaces.entry(ns).and_modify(|known| known.complete = true);
+            }
+            "create" | "collMod" | "reconciled" | "node" | "started" => {}
             other => return wrong(Kind::LineForm, format!("control {other:?}")),
         }
         Ok(())

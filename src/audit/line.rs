@@ -37,6 +37,10 @@ pub(super) struct Line {
     _operation_time: Option<Value>,
     #[serde(rename = "retry")]
     _retry: Option<Value>,
+    #[serde(rename = "txn")]
+    _txn: Option<Value>,
+    #[serde(rename = "found")]
+    _found: Option<String>,
     #[serde(rename = "origin")]
     _origin: Option<Value>,
     #[serde(rename = "comment")]
@@ -55,6 +59,22 @@ pub(super) struct Line {
     pub(super) detail: Option<String>,
     #[serde(rename = "version")]
     _version: Option<String>,
+    #[serde(rename = "whole")]
+    _whole: Option<bool>,
+    #[serde(rename = "entities")]
+    _entities: Option<u64>,
+    #[serde(rename = "differing")]
+    _differing: Option<u64>,
+    #[serde(rename = "repaired")]
+    _repaired: Option<u64>,
+    #[serde(rename = "process")]
+    _process: Option<String>,
+    #[serde(rename = "term")]
+    _term: Option<u64>,
+    #[serde(rename = "rbid")]
+    _rbid: Option<u64>,
+    #[serde(rename = "unproven")]
+    _unproven: Option<u64>,
 }
 
 /// A `null` that is there is a value.

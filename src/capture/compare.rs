@@ -13,7 +13,9 @@ use super::observe::Target;
 use crate::changelog::LogError;
 use crate::entity::Entry;
 use crate::metrics;
-use crate::types::{Body, Change, Digest, Draft, EntityKey, Image, Lsn, Namespace, Op, Origin, Record, RetryId, Seq};
+use crate::types::{
+    Body, Change, Digest, Draft, EntityKey, Found, Image, Lsn, Namespace, Op, Origin, Record, RetryId, Seq,
+};
 use crate::wire::msg::document;
 
 /// What the records of one client command have in common.
@@ -26,6 +28,8 @@ pub(crate) struct Cause {
     pub lsid: Option<[u8; 16]>,
     pub txn_number: Option<i64>,
     pub operation_time: Option<u64>,
+    /// Why states that the log does not know are found.
+    pub found: Found,
 }
 
 /// The state of one entity around a write.
@@ -95,6 +99,7 @@ impl Capture {
         (before, before_sha, after): (Option<Image>, Option<Digest>, Option<Image>),
     ) -> Draft {
         let id = after.as_ref().or(before.as_ref()).and_then(stored_id).unwrap_or_else(|| step.id.clone());
+        let found = (op == Op::Observed).then_some(cause.found);
         let retry = match (cause.lsid, cause.txn_number) {
             (Some(lsid), Some(txn_number)) if op != Op::Observed => {
                 Some(RetryId { lsid, txn_number, stmt_id: step.stmt_id })
@@ -114,6 +119,8 @@ impl Capture {
             after,
             operation_time: cause.operation_time,
             retry,
+            txn: None,
+            found,
             origin: cause.origin.clone(),
             comment: cause.comment.clone(),
             traceparent: cause.traceparent.clone(),

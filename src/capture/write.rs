@@ -22,7 +22,7 @@ use super::{Capture, Outcome, Session};
 use crate::changelog::Durable;
 use crate::entity::key_of;
 use crate::store::Upstream;
-use crate::types::{EntityKey, Image, Namespace, Op};
+use crate::types::{EntityKey, Found, Image, Namespace, Op};
 use crate::wire::command::WriteKind;
 use crate::wire::msg::{OpMsg, document, flag};
 
@@ -84,6 +84,7 @@ impl Capture {
             lsid: command.lsid,
             txn_number: command.txn_number,
             operation_time: None,
+            found: Found::Touch,
         };
         let mut cx = Cx { session, upstream, command: &command, message, cause };
         match self.work_off(&mut cx).await {

@@ -124,10 +124,12 @@ impl Filter {
                 | Control::Create { ns, .. }
                 | Control::Drop { ns }
                 | Control::CollMod { ns, .. }
+                | Control::Completed { ns }
+                | Control::Reconciled { ns, .. }
                 | Control::GapOpened { ns, .. } => is(ns),
                 Control::Rename { from, to } => is(from) || is(to),
                 Control::DropDatabase { db } => wanted.split_once('.').is_some_and(|(of, _)| of == db),
-                Control::GapClosed { .. } | Control::Started { .. } => false,
+                Control::GapClosed { .. } | Control::Node { .. } | Control::Started { .. } => false,
             },
         }
     }

@@ -7,7 +7,7 @@
 //! exact (see [`super::ejson`]), or for each image when [`Bson::Always`] was asked for.
 
 use super::ejson::{self, Fidelity, text};
-use crate::types::{Body, Change, Control, Digest, Hlc, Image, LogId, Origin, Record, RetryId};
+use crate::types::{Body, Change, Control, Digest, Found, Hlc, Image, LogId, Origin, Record, RetryId, TxnPart};
 use bson::raw::RawBsonRef;
 use bson::{RawBson, RawDocumentBuf, cstr};
 use sha2::{Digest as _, Sha256};
@@ -74,6 +74,10 @@ impl Lines {
         operation_time(out, change.operation_time);
         name(out, "retry");
         retry(out, change.retry.as_ref());
+        name(out, "txn");
+        txn(out, change.txn.as_ref());
+        name(out, "found");
+        text::told(out, change.found.map_or("", Found::name));
         name(out, "origin");
         origin(out, &change.origin);
         name(out, "comment");
@@ -143,6 +147,9 @@ pub(super) fn control_words(fact: &Control) -> (&'static str, &str) {
         Control::CollMod { ns, .. } => ("collMod", ns.as_str()),
         Control::GapOpened { ns, .. } => ("gapOpened", ns.as_str()),
         Control::GapClosed { .. } => ("gapClosed", ""),
+        Control::Completed { ns } => ("completed", ns.as_str()),
+        Control::Reconciled { ns, .. } => ("reconciled", ns.as_str()),
+        Control::Node { .. } => ("node", ""),
         Control::Started { .. } => ("started", ""),
     }
 }
@@ -159,7 +166,7 @@ fn control(out: &mut Vec<u8>, record: &Record, fact: &Control) {
             text_field(out, "ns", ns.as_str());
             text_field(out, "options", options);
         }
-        Control::Drop { ns } => text_field(out, "ns", ns.as_str()),
+        Control::Drop { ns } | Control::Completed { ns } => text_field(out, "ns", ns.as_str()),
         Control::DropDatabase { db } => text_field(out, "db", db),
         Control::Rename { from, to } => {
             text_field(out, "from", from.as_str());
@@ -172,6 +179,20 @@ fn control(out: &mut Vec<u8>, record: &Record, fact: &Control) {
             text_field(out, "detail", detail);
         }
         Control::GapClosed { id } => number(out, "id", *id),
+        Control::Reconciled { ns, whole, entities, differing, repaired } => {
+            text_field(out, "ns", ns.as_str());
+            flag(out, "whole", *whole);
+            number(out, "entities", *entities);
+            number(out, "differing", *differing);
+            number(out, "repaired", *repaired);
+        }
+        Control::Node { process, term, rbid, epoch, unproven } => {
+            text_field(out, "process", process);
+            number(out, "term", *term);
+            number(out, "rbid", *rbid);
+            number(out, "epoch", u64::from(epoch.0));
+            number(out, "unproven", unproven.0);
+        }
         Control::Started { version } => text_field(out, "version", version),
     }
     times(out, record);
@@ -245,18 +266,31 @@ fn operation_time(out: &mut Vec<u8>, time: Option<u64>) {
 
 fn retry(out: &mut Vec<u8>, retry: Option<&RetryId>) {
     let Some(retry) = retry else { return out.extend_from_slice(b"null") };
+    session(out, &retry.lsid, retry.txn_number);
+    out.extend_from_slice(b",\"stmt_id\":");
+    text::signed(out, i64::from(retry.stmt_id));
+    out.push(b'}');
+}
+
+fn txn(out: &mut Vec<u8>, txn: Option<&TxnPart>) {
+    let Some(txn) = txn else { return out.extend_from_slice(b"null") };
+    session(out, &txn.lsid, txn.txn_number);
+    number(out, "index", u64::from(txn.index));
+    number(out, "count", u64::from(txn.count));
+    out.push(b'}');
+}
+
+/// The start of an object: the session's id as a UUID, and the number.
+fn session(out: &mut Vec<u8>, lsid: &[u8; 16], txn_number: i64) {
     out.extend_from_slice(b"{\"lsid\":\"");
-    for (index, byte) in retry.lsid.iter().enumerate() {
+    for (index, byte) in lsid.iter().enumerate() {
         if matches!(index, 4 | 6 | 8 | 10) {
             out.push(b'-');
         }
         text::hex(out, &[*byte]);
     }
     out.extend_from_slice(b"\",\"txn_number\":");
-    text::signed(out, retry.txn_number);
-    out.extend_from_slice(b",\"stmt_id\":");
-    text::signed(out, i64::from(retry.stmt_id));
-    out.push(b'}');
+    text::signed(out, txn_number);
 }
 
 fn origin(out: &mut Vec<u8>, origin: &Origin) {

@@ -38,6 +38,8 @@ fn insert(n: u32) -> Body {
         after: Some(Image::new(Bytes::copy_from_slice(document.as_bytes()))),
         operation_time: Some(5 << 32 | 6),
         retry: None,
+        txn: None,
+        found: None,
         origin: Arc::new(Origin::default()),
         comment: String::new(),
         traceparent: String::new(),

@@ -9,5 +9,5 @@ mod state;
 
 pub use ids::{EntityKey, Epoch, Hlc, LogId, Lsn, Namespace, Seq, WindowId};
 pub use image::{Digest, Image};
-pub use record::{Body, Change, Committed, Control, Draft, Op, Origin, Record, RetryId};
+pub use record::{Body, Change, Committed, Control, Draft, Found, Op, Origin, Record, RetryId, TxnPart};
 pub use state::{Gap, LogState, NamespaceState};

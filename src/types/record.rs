@@ -60,6 +60,60 @@ pub struct RetryId {
     pub stmt_id: i32,
 }
 
+/// The place of a change in its multi-document transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TxnPart {
+    /// `lsid.id` of the session (a UUID's 16 bytes).
+    pub lsid: [u8; 16],
+    /// `txnNumber`.
+    pub txn_number: i64,
+    /// 1, 2 … `count`, in log order.
+    pub index: u32,
+    /// Changes of the transaction. All of them stand together in the log.
+    pub count: u32,
+}
+
+/// What led the sidecar to read an entity whose change it had not forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Found {
+    /// The next write of the same entity found it changed.
+    #[default]
+    Touch,
+    /// The first read of a namespace that held documents before the sidecar came.
+    Snapshot,
+    /// A write whose outcome was not told (a broken connection, a killed sidecar), or that could not be tied to entities.
+    Recovery,
+    /// The change stream told of another writer.
+    Bypass,
+    /// The change stream told of a delete that a TTL index explains.
+    Ttl,
+    /// `$out`, `$merge`, `mapReduce` and their like.
+    Aggregation,
+    /// What happened while the sidecar was down.
+    CatchUp,
+    /// A comparison of log and store.
+    Reconcile,
+    /// The store restarted or rolled back and lost what it had acknowledged.
+    StoreLoss,
+}
+
+impl Found {
+    /// The word used in exports, metrics and filters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Touch => "touch",
+            Self::Snapshot => "snapshot",
+            Self::Recovery => "recovery",
+            Self::Bypass => "bypass",
+            Self::Ttl => "ttl",
+            Self::Aggregation => "aggregation",
+            Self::CatchUp => "catchUp",
+            Self::Reconcile => "reconcile",
+            Self::StoreLoss => "storeLoss",
+        }
+    }
+}
+
 /// One change of one entity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
@@ -86,6 +140,10 @@ pub struct Change {
     pub operation_time: Option<u64>,
     /// Identity of the retryable write, where it was one.
     pub retry: Option<RetryId>,
+    /// Its place in a transaction, where it was made in one.
+    pub txn: Option<TxnPart>,
+    /// For [`Op::Observed`], and only there: what led to the read.
+    pub found: Option<Found>,
     /// Who did it.
     pub origin: Arc<Origin>,
     /// The command's `comment` as canonical Extended JSON (a plain string stands as itself); empty: none.
@@ -153,6 +211,38 @@ pub enum Control {
     GapClosed {
         /// The number of the gap.
         id: u64,
+    },
+    /// A namespace that was incomplete is in the log whole, from this record on: its first read has ended.
+    Completed {
+        /// The namespace.
+        ns: Namespace,
+    },
+    /// A comparison of log and store ended.
+    Reconciled {
+        /// The namespace.
+        ns: Namespace,
+        /// Every entity was compared, not a range or a sample.
+        whole: bool,
+        /// Entities compared.
+        entities: u64,
+        /// Of them, those that differed.
+        differing: u64,
+        /// Of those, how many were repaired by *observed* records.
+        repaired: u64,
+    },
+    /// The node is another than before: a new process, a new term, a rollback, or the first one that this log saw.
+    Node {
+        /// Identity of the store's process (`topologyVersion.processId` in hex); empty: it tells none.
+        process: String,
+        /// Election term; 0: a standalone.
+        term: u64,
+        /// Rollback id (`rbid`); 0: it tells none.
+        rbid: u64,
+        /// The epoch from here on.
+        epoch: Epoch,
+        /// Records after this one, up to here, were not proved durable in the store when it changed; they have been
+        /// verified, and the corrections stand before this record. No window ends between the two.
+        unproven: Lsn,
     },
     /// A process took the log over (start of the sidecar).
     Started {

@@ -55,7 +55,7 @@ pub struct Gap {
 /// # What a control fact does
 /// `Opened` makes a namespace known; said again it can only take completeness away. `Drop` and `DropDatabase` leave known, complete, empty
 /// namespaces. `Rename` moves the state and leaves `from` empty; a `from` never seen makes `to` incomplete, for what it held is
-/// not in the log. `Create`, `CollMod`, `Started` change nothing: a `create` may succeed on a collection that exists.
+/// not in the log. `Completed` makes a known namespace complete. `Create`, `CollMod`, `Reconciled`, `Node`, `Started` change nothing: a `create` may succeed on a collection that exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogState {
     /// Namespaces seen.
@@ -118,7 +118,16 @@ impl LogState {
             Control::GapClosed { id } => {
                 self.gaps.remove(id);
             }
-            Control::Create { .. } | Control::CollMod { .. } | Control::Started { .. } => {}
+            Control::Completed { ns } => {
+                if let Some(state) = self.namespaces.get_mut(ns) {
+                    state.complete = true;
+                }
+            }
+            Control::Create { .. }
+            | Control::CollMod { .. }
+            | Control::Reconciled { .. }
+            | Control::Node { .. }
+            | Control::Started { .. } => {}
         }
     }
 }
@@ -179,11 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn completeness_is_never_gained_but_by_emptying() {
+    fn completeness_is_gained_only_by_emptying_or_reading_all() {
         let again = fold(&[opened("a.x", false), opened("a.x", true), opened("a.y", true), opened("a.y", false)]);
         assert!(!again.namespaces[&ns("a.x")].complete && !again.namespaces[&ns("a.y")].complete);
         let dropped = fold(&[opened("a.x", false), Control::Drop { ns: ns("a.x") }]);
         assert_eq!(dropped.namespaces[&ns("a.x")], NamespaceState::empty());
+        let read = fold(&[opened("a.x", false), Control::Completed { ns: ns("a.x") }]);
+        assert!(read.namespaces[&ns("a.x")].complete);
+        let unknown = fold(&[Control::Completed { ns: ns("a.x") }]);
+        assert!(unknown.namespaces.is_empty(), "what was never opened has no state to complete");
         let mut unopened = LogState::default();
         unopened.apply_change(&ns("a.x"), None, Some(Digest([1; 32])));
         assert!(!unopened.namespaces[&ns("a.x")].complete);

@@ -46,6 +46,8 @@ impl Chain {
             after,
             operation_time: Some(7 << 32 | 1),
             retry: Some(RetryId { lsid: [7; 16], txn_number: 3, stmt_id: 0 }),
+            txn: None,
+            found: None,
             origin: Arc::new(origin),
             comment: "nightly".into(),
             traceparent: String::new(),

@@ -60,6 +60,8 @@ fn the_page_of_the_record() {
         after: Some(image),
         operation_time: None,
         retry: None,
+        txn: None,
+        found: None,
         origin: Arc::new(Origin::default()),
         comment: String::new(),
         traceparent: String::new(),
@@ -79,6 +81,9 @@ fn the_page_tells_each_control_record() {
     let facts = [
         Control::Started { version: "1".into() },
         Control::Opened { ns: ns.clone(), complete: true },
+        Control::Completed { ns: ns.clone() },
+        Control::Reconciled { ns: ns.clone(), whole: true, entities: 1, differing: 0, repaired: 0 },
+        Control::Node { process: String::new(), term: 1, rbid: 1, epoch: Epoch(1), unproven: Lsn(0) },
         Control::Create { ns: ns.clone(), options: options.clone() },
         Control::CollMod { ns: ns.clone(), options },
         Control::Drop { ns: ns.clone() },

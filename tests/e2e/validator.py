@@ -152,7 +152,10 @@ class Fold:
             self.gaps[r.get("id")] = r.fields.plain()
         elif kind == "gapClosed":
             expect(self.gaps.pop(r.get("id"), None) is not None, "a gap closes that was not open")
-        elif kind not in ("create", "collMod", "started"):
+        elif kind == "completed":
+            if r.get("ns") in self.complete:
+                self.complete[r.get("ns")] = True
+        elif kind not in ("create", "collMod", "reconciled", "node", "started"):
             raise Broken(f"unknown control {kind!r}")
 
     def _clear(self, gone) -> None:

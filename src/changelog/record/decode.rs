@@ -1,10 +1,14 @@
 //! Bytes → record. Images are slices of what was given, not copies.
 
-use super::fields::{CONTINUED, COUNT_BYTES, FIELD_HEAD_BYTES, RETRY_BYTES, kind, tag};
+use super::encode::found_number;
+use super::fields::{
+    CONTINUED, COUNT_BYTES, FIELD_HEAD_BYTES, RETRY_BYTES, TALLY_BYTES, TERM_BYTES, TXN_BYTES, kind, tag,
+};
 use super::{RecordError, STAMP_BYTES, Stamp, id};
 use crate::changelog::frame::{u32_at, u64_at};
 use crate::types::{
-    Body, Change, Control, Digest, EntityKey, Epoch, Hlc, Image, Lsn, Namespace, Op, Origin, Record, RetryId, Seq,
+    Body, Change, Control, Digest, EntityKey, Epoch, Found, Hlc, Image, Lsn, Namespace, Op, Origin, Record, RetryId,
+    Seq, TxnPart,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -110,7 +114,7 @@ pub fn stamp(payload: &[u8]) -> Result<Stamp, RecordError> {
 }
 
 /// The most fields a record of this version has; unknown ones that may be skipped do not count.
-const MOST_FIELDS: usize = 18;
+const MOST_FIELDS: usize = 20;
 
 /// The known fields of a payload, in order.
 struct Fields<'a> {
@@ -181,17 +185,19 @@ impl<'a> Fields<'a> {
 }
 
 fn known_fields(kind: u8) -> Result<&'static [u8], RecordError> {
-    const CHANGE: [u8; MOST_FIELDS] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18];
+    const CHANGE: [u8; MOST_FIELDS] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20];
     Ok(match kind {
         kind::CHANGE => &CHANGE,
         kind::OPENED => &[tag::NS, tag::COMPLETE],
         kind::CREATE | kind::COLL_MOD => &[tag::NS, tag::OPTIONS],
-        kind::DROP => &[tag::NS],
+        kind::DROP | kind::COMPLETED => &[tag::NS],
         kind::DROP_DATABASE => &[tag::DB],
         kind::RENAME => &[tag::NS, tag::TO],
         kind::GAP_OPENED => &[tag::NS, tag::GAP, tag::CAUSE, tag::DETAIL],
         kind::GAP_CLOSED => &[tag::GAP],
         kind::STARTED => &[tag::VERSION],
+        kind::RECONCILED => &[tag::NS, tag::TALLY],
+        kind::NODE => &[tag::PROCESS, tag::TERM],
         other => return Err(RecordError::Kind(other)),
     })
 }
@@ -227,6 +233,8 @@ fn change(fields: &Fields<'_>, payload: &Bytes) -> Result<Change, RecordError> {
         after,
         operation_time: fields.find(tag::OPERATION_TIME).map(|_| fields.number(tag::OPERATION_TIME)).transpose()?,
         retry: retry(fields)?,
+        txn: txn(fields)?,
+        found: found(fields)?,
         origin: Arc::new(origin(fields)?),
         comment: fields.optional_text(tag::COMMENT)?,
         traceparent: fields.optional_text(tag::TRACEPARENT)?,
@@ -247,6 +255,41 @@ fn retry(fields: &Fields<'_>) -> Result<Option<RetryId>, RecordError> {
     let value = fields.fixed(tag::RETRY, RETRY_BYTES)?;
     let lsid = value.first_chunk().copied().ok_or(RecordError::Missing(tag::RETRY))?;
     Ok(Some(RetryId { lsid, txn_number: u64_at(value, 16).cast_signed(), stmt_id: u32_at(value, 24).cast_signed() }))
+}
+
+fn txn(fields: &Fields<'_>) -> Result<Option<TxnPart>, RecordError> {
+    if fields.find(tag::TXN).is_none() {
+        return Ok(None);
+    }
+    let value = fields.fixed(tag::TXN, TXN_BYTES)?;
+    let lsid = value.first_chunk().copied().ok_or(RecordError::Missing(tag::TXN))?;
+    let part = TxnPart {
+        lsid,
+        txn_number: u64_at(value, 16).cast_signed(),
+        index: u32_at(value, 24),
+        count: u32_at(value, 28),
+    };
+    if part.index == 0 || part.index > part.count {
+        return Err(RecordError::Inconsistent("a place in a transaction that it does not have"));
+    }
+    Ok(Some(part))
+}
+
+fn found(fields: &Fields<'_>) -> Result<Option<Found>, RecordError> {
+    const ALL: [Found; 9] = [
+        Found::Touch,
+        Found::Snapshot,
+        Found::Recovery,
+        Found::Bypass,
+        Found::Ttl,
+        Found::Aggregation,
+        Found::CatchUp,
+        Found::Reconcile,
+        Found::StoreLoss,
+    ];
+    let Some(value) = fields.find(tag::FOUND) else { return Ok(None) };
+    let known = ALL.into_iter().find(|found| value == [found_number(*found)]);
+    known.map(Some).ok_or(RecordError::Field { tag: tag::FOUND, expected: "a word of this version" })
 }
 
 fn origin(fields: &Fields<'_>) -> Result<Origin, RecordError> {
@@ -286,6 +329,27 @@ fn control(kind: u8, fields: &Fields<'_>) -> Result<Control, RecordError> {
             detail: fields.text(tag::DETAIL)?.to_owned(),
         },
         kind::GAP_CLOSED => Control::GapClosed { id: fields.number(tag::GAP)? },
+        kind::COMPLETED => Control::Completed { ns: fields.namespace(tag::NS)? },
+        kind::RECONCILED => {
+            let tally = fields.fixed(tag::TALLY, TALLY_BYTES)?;
+            Control::Reconciled {
+                ns: fields.namespace(tag::NS)?,
+                whole: tally.first() == Some(&1),
+                entities: u64_at(tally, 1),
+                differing: u64_at(tally, 9),
+                repaired: u64_at(tally, 17),
+            }
+        }
+        kind::NODE => {
+            let value = fields.fixed(tag::TERM, TERM_BYTES)?;
+            Control::Node {
+                process: fields.text(tag::PROCESS)?.to_owned(),
+                term: u64_at(value, 0),
+                rbid: u64_at(value, 8),
+                epoch: Epoch(u32_at(value, 16)),
+                unproven: Lsn(u64_at(value, 20)),
+            }
+        }
         kind::STARTED => Control::Started { version: fields.text(tag::VERSION)?.to_owned() },
         other => return Err(RecordError::Kind(other)),
     })

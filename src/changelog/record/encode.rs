@@ -1,9 +1,11 @@
 //! Record → bytes: one straight copy into a buffer that already has the room.
 
 use super::STAMP_BYTES;
-use super::fields::{CONTINUED, COUNT_BYTES, FIELD_HEAD_BYTES, RETRY_BYTES, kind, tag};
+use super::fields::{
+    CONTINUED, COUNT_BYTES, FIELD_HEAD_BYTES, RETRY_BYTES, TALLY_BYTES, TERM_BYTES, TXN_BYTES, kind, tag,
+};
 use super::id::IdBytes;
-use crate::types::{Body, Change, Control, Digest, Image, Lsn, Op, Record};
+use crate::types::{Body, Change, Control, Digest, Found, Image, Lsn, Op, Record};
 
 /// The size of a record's payload, and what was worked out on the way to it.
 #[derive(Clone, Debug)]
@@ -58,6 +60,9 @@ fn kind_of(body: &Body) -> u8 {
             Control::GapOpened { .. } => kind::GAP_OPENED,
             Control::GapClosed { .. } => kind::GAP_CLOSED,
             Control::Started { .. } => kind::STARTED,
+            Control::Completed { .. } => kind::COMPLETED,
+            Control::Reconciled { .. } => kind::RECONCILED,
+            Control::Node { .. } => kind::NODE,
         },
     }
 }
@@ -69,6 +74,20 @@ pub(super) fn op_number(op: Op) -> u8 {
         Op::Replace => 3,
         Op::Delete => 4,
         Op::Observed => 5,
+    }
+}
+
+pub(super) fn found_number(found: Found) -> u8 {
+    match found {
+        Found::Touch => 1,
+        Found::Snapshot => 2,
+        Found::Recovery => 3,
+        Found::Bypass => 4,
+        Found::Ttl => 5,
+        Found::Aggregation => 6,
+        Found::CatchUp => 7,
+        Found::Reconcile => 8,
+        Found::StoreLoss => 9,
     }
 }
 
@@ -118,6 +137,15 @@ fn change_fields(change: &Change, id: &[u8], put: &mut Put<'_>) {
         }
     }
     image_fields(change, put);
+    if let Some(txn) = &change.txn {
+        let value: [&[u8]; 4] =
+            [&txn.lsid, &txn.txn_number.to_le_bytes(), &txn.index.to_le_bytes(), &txn.count.to_le_bytes()];
+        debug_assert_eq!(value.iter().map(|p| p.len()).sum::<usize>(), TXN_BYTES);
+        put(tag::TXN, &value);
+    }
+    if let Some(found) = change.found {
+        put(tag::FOUND, &[&[found_number(found)]]);
+    }
 }
 
 /// The hashes stand before the images, so that who needs only them need not walk past megabytes.
@@ -147,7 +175,7 @@ fn control_fields(control: &Control, put: &mut Put<'_>) {
             put(tag::NS, &[ns.as_str().as_bytes()]);
             put(tag::OPTIONS, &[options.as_bytes()]);
         }
-        Control::Drop { ns } => put(tag::NS, &[ns.as_str().as_bytes()]),
+        Control::Drop { ns } | Control::Completed { ns } => put(tag::NS, &[ns.as_str().as_bytes()]),
         Control::DropDatabase { db } => put(tag::DB, &[db.as_bytes()]),
         Control::Rename { from, to } => {
             put(tag::NS, &[from.as_str().as_bytes()]);
@@ -160,6 +188,20 @@ fn control_fields(control: &Control, put: &mut Put<'_>) {
             put(tag::DETAIL, &[detail.as_bytes()]);
         }
         Control::GapClosed { id } => put(tag::GAP, &[&id.to_le_bytes()]),
+        Control::Reconciled { ns, whole, entities, differing, repaired } => {
+            put(tag::NS, &[ns.as_str().as_bytes()]);
+            let tally: [&[u8]; 4] =
+                [&[u8::from(*whole)], &entities.to_le_bytes(), &differing.to_le_bytes(), &repaired.to_le_bytes()];
+            debug_assert_eq!(tally.iter().map(|p| p.len()).sum::<usize>(), TALLY_BYTES);
+            put(tag::TALLY, &tally);
+        }
+        Control::Node { process, term, rbid, epoch, unproven } => {
+            put(tag::PROCESS, &[process.as_bytes()]);
+            let value: [&[u8]; 4] =
+                [&term.to_le_bytes(), &rbid.to_le_bytes(), &epoch.0.to_le_bytes(), &unproven.0.to_le_bytes()];
+            debug_assert_eq!(value.iter().map(|p| p.len()).sum::<usize>(), TERM_BYTES);
+            put(tag::TERM, &value);
+        }
         Control::Started { version } => put(tag::VERSION, &[version.as_bytes()]),
     }
 }

@@ -12,6 +12,9 @@ pub(super) mod kind {
     pub(crate) const GAP_OPENED: u8 = 22;
     pub(crate) const GAP_CLOSED: u8 = 23;
     pub(crate) const STARTED: u8 = 24;
+    pub(crate) const COMPLETED: u8 = 25;
+    pub(crate) const RECONCILED: u8 = 26;
+    pub(crate) const NODE: u8 = 27;
 }
 
 /// Field tags. From `SKIPPABLE` on a reader that does not know one skips it.
@@ -34,6 +37,8 @@ pub(super) mod tag {
     pub(crate) const AFTER_SHA: u8 = 16;
     pub(crate) const BEFORE: u8 = 17;
     pub(crate) const AFTER: u8 = 18;
+    pub(crate) const TXN: u8 = 19;
+    pub(crate) const FOUND: u8 = 20;
     pub(crate) const COMPLETE: u8 = 32;
     pub(crate) const OPTIONS: u8 = 33;
     pub(crate) const DB: u8 = 34;
@@ -42,6 +47,9 @@ pub(super) mod tag {
     pub(crate) const CAUSE: u8 = 37;
     pub(crate) const DETAIL: u8 = 38;
     pub(crate) const VERSION: u8 = 39;
+    pub(crate) const TALLY: u8 = 40;
+    pub(crate) const PROCESS: u8 = 41;
+    pub(crate) const TERM: u8 = 42;
     pub(crate) const SKIPPABLE: u8 = 128;
 }
 
@@ -53,6 +61,15 @@ pub(super) const CONTINUED: u8 = 1;
 
 /// Bytes of the `COUNT` field: op u8, epoch u32, seq u64, correlation u64.
 pub(super) const COUNT_BYTES: usize = 21;
+
+/// Bytes of the `TXN` field: lsid, txnNumber i64, index u32, count u32.
+pub(super) const TXN_BYTES: usize = 32;
+
+/// Bytes of the `TALLY` field: whole u8, entities u64, differing u64, repaired u64.
+pub(super) const TALLY_BYTES: usize = 25;
+
+/// Bytes of the `TERM` field: term u64, rbid u64, epoch u32, unproven u64.
+pub(super) const TERM_BYTES: usize = 28;
 
 /// Bytes of the `RETRY` field: lsid, txnNumber i64, statement i32.
 pub(super) const RETRY_BYTES: usize = 28;

@@ -21,17 +21,17 @@ fn records_come_back_after_reopening() {
     let disk = FaultDisk::new();
     let (log, opened) = open(&disk, MANY).unwrap();
     assert_eq!((opened.tail, opened.first, opened.epoch.0, opened.truncated), (Lsn::ZERO, Lsn(1), 1, None));
-    assert_eq!(put(&log, bodies()).unwrap(), Lsn(12));
-    assert_eq!(log.tail(), Lsn(12));
+    assert_eq!(put(&log, bodies()).unwrap(), Lsn(17));
+    assert_eq!(log.tail(), Lsn(17));
     let before = read_all(&log).unwrap();
     log.close().unwrap();
     let (log, again) = open(&disk, MANY).unwrap();
-    assert_eq!((again.log_id, again.tail, again.epoch, again.clean), (opened.log_id, Lsn(12), opened.epoch, true));
+    assert_eq!((again.log_id, again.tail, again.epoch, again.clean), (opened.log_id, Lsn(17), opened.epoch, true));
     assert_eq!(read_all(&log).unwrap(), before);
     assert_eq!(bodies_of(&before), bodies());
-    assert_eq!(before.iter().map(|r| r.lsn.0).collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
+    assert_eq!(before.iter().map(|r| r.lsn.0).collect::<Vec<_>>(), (1..=17).collect::<Vec<_>>());
     assert!(before.windows(2).all(|w| w[0].hlc < w[1].hlc));
-    assert_eq!(before.iter().filter(|r| r.continued).count(), 11);
+    assert_eq!(before.iter().filter(|r| r.continued).count(), 16);
     put(&log, vec![small(1)]).unwrap();
     assert!(read_all(&log).unwrap().last().unwrap().hlc > before.last().unwrap().hlc);
 }

@@ -4,7 +4,8 @@ use crate::changelog::{Changelog, Durability, LogError, LogOptions, Opened};
 use crate::clock::Clock;
 use crate::disk::{Disk, FaultDisk};
 use crate::types::{
-    Body, Change, Control, Digest, Draft, EntityKey, Epoch, Image, Lsn, Namespace, Op, Origin, Record, RetryId, Seq,
+    Body, Change, Control, Digest, Draft, EntityKey, Epoch, Found, Image, Lsn, Namespace, Op, Origin, Record, RetryId,
+    Seq, TxnPart,
 };
 use bson::RawBson;
 use bytes::Bytes;
@@ -72,6 +73,8 @@ pub(crate) fn change(n: u64, bytes: usize) -> Change {
         after: Some(Image::new(Bytes::from(document.into_bytes()))),
         operation_time: None,
         retry: None,
+        txn: None,
+        found: None,
         origin: Arc::new(Origin::default()),
         comment: String::new(),
         traceparent: String::new(),
@@ -136,6 +139,17 @@ pub(crate) fn bodies() -> Vec<Body> {
         Control::Started { version: "0.1.0".into() },
     ];
     all.extend(controls.into_iter().map(Body::Control));
+    // What came later stands after it, so that the bytes written before it came stay as they are.
+    let txn = Some(TxnPart { lsid: [7; 16], txn_number: 41, index: 2, count: 3 });
+    all.push(Body::Change(Box::new(Change { txn, ..change(3, 0) })));
+    all.push(Body::Change(Box::new(Change { op: Op::Observed, found: Some(Found::Ttl), ..change(4, 0) })));
+    let ns = Namespace::new("shop", "orders");
+    let later = [
+        Control::Completed { ns: ns.clone() },
+        Control::Reconciled { ns, whole: true, entities: 10, differing: 2, repaired: 1 },
+        Control::Node { process: "0a1b".into(), term: 3, rbid: 1, epoch: Epoch(3), unproven: Lsn(12) },
+    ];
+    all.extend(later.into_iter().map(Body::Control));
     all
 }
 
@@ -177,6 +191,8 @@ pub(crate) fn body_strategy() -> impl Strategy<Value = Body> {
             after,
             operation_time: numbers.3,
             retry: numbers.4.map(|(lsid, txn_number, stmt_id)| RetryId { lsid, txn_number, stmt_id }),
+            txn: (numbers.2 % 3 == 0).then_some(TxnPart { lsid: [1; 16], txn_number: 2, index: 3, count: 9 }),
+            found: (numbers.2 % 2 == 0).then_some(Found::Snapshot),
             origin: Arc::new(Origin { client: texts.1.clone(), user: texts.2.clone(), ..Origin::default() }),
             comment: texts.3.clone(),
             traceparent: texts.1,

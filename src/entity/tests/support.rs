@@ -103,6 +103,8 @@ impl Model {
             after,
             operation_time: None,
             retry: None,
+            txn: None,
+            found: None,
             origin: Arc::new(Origin::default()),
             comment: String::new(),
             traceparent: String::new(),
