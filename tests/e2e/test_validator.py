@@ -10,7 +10,7 @@ import pytest
 from bson import Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp, json_util
 from identity import id_of, same_key
 from ids import pool
-from validator import Broken, check_export, fold_lines
+from validator import Broken, Fold, about, check_export, fold_lines
 
 MODULUS = 1 << 256
 
@@ -30,10 +30,21 @@ def change(lsn: int, seq: int, op: str, before: dict | None, after: dict | None,
     for side, document in (("before", before), ("after", after)):
         record[side] = json.loads(text(document)) if document is not None else None
         record[f"{side}_sha256"] = sha(bson.encode(document)) if document is not None else None
-    record |= {"hlc": f"{1000 + lsn}", "wall": "", "comment": ""} | other
+    record |= {"hlc": f"{1000 + lsn}", "wall": "", "comment": "", "txn": None, "continued": False}
+    record |= {"found": "touch" if op == "observed" else None} | other
     hashed = [record["epoch"], record["seq"], op, record["before_sha256"] or "", record["after_sha256"] or "", record["key"], record["ns"]]
     record["change_hash"] = sha(":".join(map(str, hashed)).encode())
     return record | other
+
+
+def control(lsn: int, word: str, **fields) -> dict:
+    """A control record as the exporter writes it."""
+    return {"log": "l", "lsn": lsn, "control": word, **fields, "hlc": f"{1000 + lsn}", "wall": "", "continued": False}
+
+
+def part(index: int, count: int, number: int = 7, lsid: str = "s") -> dict:
+    """The fields that make a change the `index`th of a transaction of `count`."""
+    return {"txn": {"lsid": lsid, "txn_number": number, "index": index, "count": count}, "continued": index < count}
 
 
 ONE, TWO, THREE = {"_id": 1, "v": 1}, {"_id": 1, "v": Int64(2)}, {"_id": 1, "v": 2.5}
@@ -41,13 +52,13 @@ ONE, TWO, THREE = {"_id": 1, "v": 1}, {"_id": 1, "v": Int64(2)}, {"_id": 1, "v":
 
 def stream() -> list[dict]:
     return [
-        {"log": "l", "lsn": 1, "control": "opened", "ns": "d.c", "complete": True, "hlc": "1001"},
+        control(1, "opened", ns="d.c", complete=True),
         change(2, 1, "insert", None, ONE),
         change(3, 2, "update", ONE, TWO),
         change(4, 3, "delete", TWO, None),
         change(5, 4, "insert", None, THREE),
         change(6, 1, "insert", None, {"_id": 2, "v": 1}),
-        {"log": "l", "lsn": 7, "control": "rename", "from": "d.c", "to": "d.e", "hlc": "1007"},
+        control(7, "rename", **{"from": "d.c", "to": "d.e"}),
     ]
 
 
@@ -88,6 +99,125 @@ def test_broken_streams(what):
     BREAKS[what](records)
     with pytest.raises(Broken):
         fold(records)
+
+
+def rich() -> list[dict]:
+    """Transactions, observations and the controls of an eventful life."""
+    return [
+        control(1, "opened", ns="d.c", complete=False),
+        change(2, 1, "observed", None, ONE, found="snapshot"),
+        control(3, "completed", ns="d.c"),
+        change(4, 2, "update", ONE, TWO, **part(1, 3)),
+        change(5, 1, "insert", None, {"_id": 2}, **part(2, 3)),
+        change(6, 3, "update", {"_id": 1, "v": Int64(2)}, THREE, **part(3, 3)),
+        change(7, 4, "update", THREE, ONE, **part(1, 1, number=8)),
+        control(8, "reconciled", ns="d.c", whole=True, entities=2, differing=1, repaired=1),
+        change(9, 2, "observed", {"_id": 2}, None, found="storeLoss"),
+        control(10, "node", process="ab", term=2, rbid=1, epoch=2, unproven=8),
+        change(11, 1, "update", ONE, TWO, epoch=2),
+        control(12, "node", process="ac", term=2, rbid=1, epoch=2, unproven=11),
+    ]
+
+
+def test_a_rich_stream():
+    found = fold(rich())
+    assert found.documents() == {"d.c": [bson.encode(TWO)]} and found.complete == {"d.c": True}
+    assert found.found == {"snapshot": 1, "storeLoss": 1, "": 5}
+
+
+def swapped(records: list[dict], one: int, other: int) -> None:
+    """Two records change their places and keep the numbers and clocks of the places."""
+    a, b = records[one], records[other]
+    for field in ("lsn", "hlc"):
+        a[field], b[field] = b[field], a[field]
+    records[one], records[other] = b, a
+
+
+RICH_BREAKS = {
+    "a change between": lambda s: s[4].update(txn=None),
+    "a control between": lambda s: s.__setitem__(4, control(5, "create", ns="d.e", options="")),
+    "begins with 2": lambda s: s[3]["txn"].update(index=2),
+    "an index twice": lambda s: s[4]["txn"].update(index=1),
+    "an index left out": lambda s: s[4]["txn"].update(index=3),
+    "index past count": lambda s: s[6]["txn"].update(index=2),
+    "index 0": lambda s: s[6]["txn"].update(index=0),
+    "two counts": lambda s: s[4]["txn"].update(count=4),
+    "two numbers": lambda s: s[4]["txn"].update(txn_number=9),
+    "two sessions": lambda s: s[4]["txn"].update(lsid="other"),
+    "two users": lambda s: s[4].update(origin={"user": "other"}),
+    "not continued": lambda s: s[4].update(continued=False),
+    "continued past its end": lambda s: s[5].update(continued=True),
+    "continued is missing": lambda s: s[1].pop("continued"),
+    "there twice": lambda s: s[6]["txn"].update(txn_number=7),
+    "observed inside": lambda s: s.__setitem__(4, change(5, 1, "observed", None, {"_id": 2}, **part(2, 3))),
+    "observed begins": lambda s: s.__setitem__(6, change(7, 4, "observed", THREE, ONE, **part(1, 1, number=8))),
+    "ends inside": lambda s: s.__delitem__(slice(5, None)),
+    "ends continued": lambda s: s[-1].update(continued=True),
+    "observed without found": lambda s: s[1].update(found=None),
+    "found of a write": lambda s: s[10].update(found="touch"),
+    "found is no word": lambda s: s[1].update(found="luck"),
+    "completed but not opened": lambda s: s[2].update(ns="d.x"),
+    "more repaired than differ": lambda s: s[7].update(repaired=2),
+    "more differ than are": lambda s: s[7].update(differing=3),
+    "the epoch of nodes goes back": lambda s: s[11].update(epoch=1),
+    "unproven is later": lambda s: s[9].update(unproven=10),
+    "an epoch goes back": lambda s: s.__setitem__(11, change(12, 5, "update", TWO, THREE)),
+    "order within a transaction": lambda s: swapped(s, 3, 5),
+}
+
+
+@pytest.mark.parametrize("what", list(RICH_BREAKS))
+def test_broken_rich_streams(what):
+    records = rich()
+    RICH_BREAKS[what](records)
+    with pytest.raises(Broken):
+        fold(records)
+
+
+def bare_export(folder, records: list[dict], ends: list[int]) -> None:
+    """Windows that end at these lsn, with manifests made from what the fold says."""
+    previous, begin, made = None, 0, Fold()
+    for number, end in enumerate(ends, 1):
+        window = folder / f"window-{number:010d}"
+        window.mkdir(parents=True)
+        inside, counts = records[begin:end], {}
+        content = "".join(json.dumps(r) + "\n" for r in inside).encode()
+        (window / "records.jsonl").write_bytes(content)
+        for record in map(made.apply, content.decode().splitlines()):
+            ns, word = about(record)
+            counts.setdefault(ns, {}).setdefault(word, 0)
+            counts[ns][word] += 1
+        alive, print_ = made.fingerprint("d.c")
+        manifest = {"window": number, "first_lsn": begin + 1, "last_lsn": end, "first_hlc": inside[0]["hlc"], "last_hlc": inside[-1]["hlc"]}
+        manifest |= {"records": len(inside), "counts": counts, "gaps": [], "previous_manifest_sha256": previous}
+        manifest["namespaces"] = [{"ns": "d.c", "alive": alive, "fingerprint": print_, "complete": made.complete["d.c"]}]
+        manifest["files"] = [{"name": "records.jsonl", "bytes": len(content), "records": len(inside), "sha256": sha(content)}]
+        (window / "manifest.json").write_text(json.dumps(manifest))
+        previous, begin = sha((window / "manifest.json").read_bytes()), end
+
+
+@pytest.mark.parametrize("ends", [[1, 3, 6, 8, 10, 12], [12], [2, 7, 11]], ids=str)
+def test_windows_that_may_end_there(tmp_path, ends):
+    bare_export(tmp_path, rich(), ends)
+    check_export(tmp_path)
+
+
+@pytest.mark.parametrize("ends", [[4, 12], [5, 12], [9, 12]], ids=str)
+def test_windows_that_may_not_end_there(tmp_path, ends):
+    """Inside a transaction, and between what was unproven and the node record."""
+    bare_export(tmp_path, rich(), ends)
+    with pytest.raises(Broken, match="it ends|a window ends"):
+        check_export(tmp_path)
+
+
+def test_completeness_is_compared(tmp_path):
+    bare_export(tmp_path, rich(), [2, 12])
+    path = tmp_path / "window-0000000002" / "manifest.json"
+    told = json.loads(path.read_text())
+    told["namespaces"][0]["complete"] = False
+    path.write_text(json.dumps(told))
+    with pytest.raises(Broken, match="complete"):
+        check_export(tmp_path)
 
 
 def export(folder, records: list[dict], edit=lambda manifest: None) -> None:

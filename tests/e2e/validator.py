@@ -3,7 +3,8 @@
 Rules of a record stream (`Fold`):
   dense lsn; one log id; hlc never goes back; per (ns, key) seq is dense within an epoch and starts at 1 in a higher one;
   `before` is what the fold holds (an observed record tells it again); image hashes and the change hash are right;
-  each change changes something; equal `_id`s have one key and unequal ones have two.
+  each change changes something; equal `_id`s have one key and unequal ones have two; a lower epoch never follows a higher one;
+  `found` says why an observed change was read, and is there for no other; what belongs together stands together (validator_batch).
 Rules of an export (`check_export`): see there.
 
 A broken rule raises `Broken` and names the window, line and record.
@@ -17,8 +18,10 @@ from collections import Counter
 
 import ejson
 from identity import id_of, same_key
+from validator_batch import Batches
 
 MODULUS = 1 << 256
+FOUND = {"touch", "snapshot", "recovery", "bypass", "ttl", "aggregation", "catchUp", "reconcile", "storeLoss"}
 
 
 class Broken(AssertionError):
@@ -75,6 +78,8 @@ class Fold:
         self.identities: dict[tuple[str, object], str] = {}
         self.keys: dict[tuple[str, str], object] = {}
         self.ops: Counter[str] = Counter()
+        self.found: Counter[str] = Counter()
+        self.batches = Batches()
         self.collated: set[str] = set()
 
     def apply(self, line: str) -> Record:
@@ -82,6 +87,7 @@ class Fold:
         record = Record(line)
         try:
             self._order(record)
+            self.batches.see(record, expect)
             if record.control is None:
                 self._change(record)
             else:
@@ -100,6 +106,7 @@ class Fold:
     def _change(self, r: Record) -> None:
         entity = (r.ns, r.key)
         epoch, seq = self.counters.get(entity, (0, 0))
+        expect(r.epoch >= epoch, f"epoch {r.epoch} after {epoch}")
         expect((r.epoch, r.seq) == (epoch, seq + 1) or (r.epoch > epoch and r.seq == 1), f"(epoch, seq) after {(epoch, seq)}")
         self.counters[entity] = (r.epoch, r.seq)
         held = self.images.get(entity)
@@ -111,6 +118,10 @@ class Fold:
         shape = (held is not None, r.after is not None)
         allowed = {"insert": [(False, True)], "update": [(True, True)], "replace": [(True, True)], "delete": [(True, False)]}
         expect(r.op == "observed" or shape in allowed.get(r.op, []), f"{r.op} with before/after {shape}")
+        found = r.get("found")
+        expect((found is not None) == (r.op == "observed"), f"{r.op} with found {found!r}")
+        expect(found is None or found in FOUND, f"found {found!r}")
+        self.found[found or ""] += 1
         self._identity(r)
         self._put(entity, r.after)
         self.ops[r.op] += 1
@@ -147,20 +158,25 @@ class Fold:
         elif kind == "rename":
             self._rename(r.get("from"), r.get("to"))
         elif kind == "opened":
-            self.complete[r.get("ns")] = bool(r.get("complete"))
+            self.complete[r.get("ns")] = self.complete.get(r.get("ns"), True) and r.get("complete")
         elif kind == "gapOpened":
             self.gaps[r.get("id")] = r.fields.plain()
         elif kind == "gapClosed":
             expect(self.gaps.pop(r.get("id"), None) is not None, "a gap closes that was not open")
         elif kind == "completed":
-            if r.get("ns") in self.complete:
-                self.complete[r.get("ns")] = True
-        elif kind not in ("create", "collMod", "reconciled", "node", "started"):
+            expect(r.get("ns") in self.complete, "a namespace is completed that was never opened")
+            self.complete[r.get("ns")] = True
+        elif kind == "reconciled":
+            expect(0 <= r.get("repaired") <= r.get("differing") <= r.get("entities"), "repaired ≤ differing ≤ entities")
+        elif kind == "node":
+            self.batches.node(r, expect)
+        elif kind not in ("create", "collMod", "started"):
             raise Broken(f"unknown control {kind!r}")
 
     def _clear(self, gone) -> None:
         for entity in [e for e in self.images if gone(e[0])]:
             self._put(entity, None)
+        self.complete.update({ns: True for ns in self.complete if gone(ns)})
 
     def _rename(self, source: str, target: str) -> None:
         self._clear(lambda ns: ns == target)
@@ -168,6 +184,8 @@ class Fold:
             image = self.images[entity]
             self._put(entity, None)
             self._put((target, entity[1]), image)
+        self.complete[target] = self.complete.get(source, True)
+        self.complete[source] = True
 
     def fingerprint(self, ns: str) -> tuple[int, str]:
         """Entities alive and the sum of their hashes."""
@@ -194,6 +212,7 @@ def fold_lines(lines, collated=(), watch=None) -> Fold:
         record = fold.apply(line)
         if watch:
             watch(record)
+    fold.batches.end(expect)
     return fold
 
 
@@ -207,7 +226,8 @@ def windows_of(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def check_export(folder: pathlib.Path, collated=(), watch=None) -> tuple[Fold, list[dict]]:
     """Folds all windows and checks each manifest: ids and lsn follow each other, the previous manifest's hash, bytes, count
-    and SHA-256 of each file, counts by namespace and operation, clock range, fingerprints and completeness at the end."""
+    and SHA-256 of each file, counts by namespace and operation, clock range, fingerprints and completeness at the end, and that
+    it does not end where none may."""
     fold, manifests, previous = Fold(), [], ""
     fold.collated = set(collated)
     for number, window in enumerate(windows_of(folder), 1):
@@ -219,6 +239,7 @@ def check_export(folder: pathlib.Path, collated=(), watch=None) -> tuple[Fold, l
             raise Broken(f"{window.name}: {broken}") from None
         previous = sha(raw)
         manifests.append(manifest)
+    fold.batches.ends([m["last_lsn"] for m in manifests], expect)
     return fold, manifests
 
 
@@ -238,6 +259,7 @@ def check_window(fold: Fold, window: pathlib.Path, manifest: dict, number: int, 
             counts[about(record)] += 1
             if watch:
                 watch(record)
+    fold.batches.end(expect)
     check_ranges(manifest, first, fold.lsn, clocks)
     check_counts(manifest, counts)
     check_namespaces(fold, manifest)
@@ -266,6 +288,8 @@ def check_namespaces(fold: Fold, manifest: dict) -> None:
     told = {n["ns"]: n for n in manifest["namespaces"]}
     for ns, entry in told.items():
         expect((entry["alive"], entry["fingerprint"]) == fold.fingerprint(ns), f"fingerprint of {ns}: {fold.fingerprint(ns)}")
+        complete = fold.complete.get(ns, True)
+        expect(entry["complete"] == complete, f"complete of {ns} is {entry['complete']}, the records say {complete}")
     silent = [ns for ns, n in fold.alive.items() if n and ns not in told]
     expect(not silent, f"namespaces without a fingerprint: {silent}")
     expect(len(manifest["gaps"]) == len(fold.gaps), f"{len(manifest['gaps'])} open gaps told, {len(fold.gaps)} found")

@@ -62,10 +62,22 @@ def work(config: dict, number: int, mongo: MongoClient, wire: int) -> None:
         raise
 
 
+def wire_version(mongo: MongoClient) -> int:
+    """What the server speaks; a network that breaks already now is asked again."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return mongo.admin.command("hello")["maxWireVersion"]
+        except PyMongoError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def main() -> None:
     config = json.loads(sys.argv[1])
     mongo = MongoClient(config["uri"], appname=f"worker-{config['first']}", serverSelectionTimeoutMS=60000)
-    wire = mongo.admin.command("hello")["maxWireVersion"]
+    wire = wire_version(mongo)
     numbers = range(config["first"], config["first"] + config["threads"])
     threads = [threading.Thread(target=work, args=(config, n, mongo, wire)) for n in numbers]
     for thread in threads:
