@@ -154,7 +154,7 @@ async fn start_capture(running: &Running, password: Option<crate::config::Secret
     Ok(Capture::new(Parts {
         log: Arc::clone(&storage.log),
         index: Arc::clone(&storage.index),
-        privileged,
+        privileged: Arc::new(privileged),
         clock: Arc::clone(&storage.clock),
         disk: Arc::clone(&storage.disk),
         intents: storage.data.intents(),

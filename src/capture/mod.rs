@@ -40,7 +40,7 @@ use crate::changelog::{Changelog, Durable, Ticket};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::entity::{Guards, Index, NsGuards};
-use crate::store::Privileged;
+use crate::store::Node;
 use crate::types::{Draft, Epoch, Namespace, Origin};
 
 use command::merge::{self, is_ok};
@@ -57,7 +57,7 @@ pub struct Parts {
     /// The entity index.
     pub index: Arc<Index>,
     /// The privileged connection.
-    pub privileged: Privileged,
+    pub privileged: Arc<dyn Node>,
     /// The clock that learns cluster times.
     pub clock: Arc<Clock>,
     /// Where intents are kept.
@@ -75,7 +75,7 @@ pub struct Parts {
 pub struct Capture {
     log: Arc<Changelog>,
     index: Arc<Index>,
-    privileged: Privileged,
+    privileged: Arc<dyn Node>,
     clock: Arc<Clock>,
     intents: Arc<Intents>,
     guards: Guards,

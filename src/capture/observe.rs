@@ -14,7 +14,7 @@ use super::command::merge::is_ok;
 use super::command::number;
 use super::error::CaptureError;
 use crate::entity::key_of;
-use crate::store::{Privileged, Upstream};
+use crate::store::{Node, Upstream};
 use crate::types::{EntityKey, Image, Namespace};
 use crate::wire::build::Builder;
 use crate::wire::msg::OpMsg;
@@ -136,7 +136,7 @@ pub(crate) fn stored_key(doc: &RawDocument) -> Result<EntityKey, CaptureError> {
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     pub upstream: &'a mut Upstream,
-    pub privileged: &'a Privileged,
+    pub privileged: &'a dyn Node,
     /// The client's body: its API fields go into ours.
     pub client: &'a RawDocument,
 }

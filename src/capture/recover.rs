@@ -70,13 +70,15 @@ impl Capture {
         tokio::pin!(stop);
         loop {
             let look = tokio::select! {
-                look = looks.recv() => look,
+                biased;
                 () = &mut stop => return,
+                look = looks.recv() => look,
             };
             let Some(mut look) = look else { return };
             tokio::select! {
-                () = self.look(&mut look) => {}
+                biased;
                 () = &mut stop => return,
+                () = self.look(&mut look) => {}
             }
             let closed = look.slot.as_mut().map_or(Ok(()), Slot::close);
             let closed = closed.and_then(|()| self.intents.remove(&look.files));

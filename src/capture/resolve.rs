@@ -182,7 +182,7 @@ impl Capture {
         metrics::INJECTED_COMMANDS.add(1);
         let find = build::find_ids(&statement.ns, modify, cx.command);
         let Cx { upstream, command, .. } = cx;
-        let mut reader = Reader { upstream, privileged: &self.privileged, client: command.body };
+        let mut reader = Reader { upstream, privileged: &*self.privileged, client: command.body };
         reader.ids(&statement.ns, &find).await
     }
 
@@ -197,7 +197,7 @@ impl Capture {
         let refs: Vec<RawBsonRef<'_>> = ids.iter().map(RawBson::as_raw_bson_ref).collect();
         let find = build::find_equal_ids(&statement.ns, &refs, modify, cx.command);
         let Cx { upstream, command, .. } = cx;
-        let mut reader = Reader { upstream, privileged: &self.privileged, client: command.body };
+        let mut reader = Reader { upstream, privileged: &*self.privileged, client: command.body };
         reader.ids(&statement.ns, &find).await
     }
 }

@@ -128,6 +128,21 @@ impl Committer {
         drop(alarm);
     }
 
+    /// Waits for a message, for a runtime's task. `None`: nobody can append any more.
+    #[cfg(feature = "model")]
+    pub(super) async fn wait(&self) -> Option<Message> {
+        self.queue.recv_async().await.ok()
+    }
+
+    /// What one turn of [`run`](Self::run) does with a message. True: stop.
+    #[cfg(feature = "model")]
+    pub(super) fn turn(&mut self, message: Message) -> bool {
+        let stop = self.gather(message);
+        self.sync_if_due();
+        self.shared.look_at_space();
+        stop
+    }
+
     fn patience(&self) -> Duration {
         match (self.durability, self.dirty_since) {
             (Durability::Interval(ms), Some(since)) => {
@@ -302,7 +317,7 @@ impl Committer {
     }
 
     /// Syncs what is left and writes down that the log was closed in order.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.sync();
         if self.shared.failure().is_none() {
             let mut identity = self.identity.lock();

@@ -144,7 +144,9 @@ impl Changelog {
         clock: Arc<Clock>,
         observer: Observer,
     ) -> Result<(Self, Opened), LogError> {
-        open::open(disk, dir, &options, clock, observer)
+        let (log, committer, opened) = open::open(disk, dir, &options, clock, observer)?;
+        open::start(&log, committer)?;
+        Ok((log, opened))
     }
 
     /// Looks at a log without owning it: no lock, nothing is changed; a live writer and a torn tail are no hindrance.

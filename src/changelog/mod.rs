@@ -1,6 +1,8 @@
 //! Durable order: every change and control fact, numbered, on disk before anyone says "ok". It does not know what a
 //! change means: no index, no windows, no wire.
 //!
+//! A seam for tests stands behind the feature `model`: `Changelog::open_inline`, the committer without its thread.
+//!
 #![doc = include_str!("FORMAT.md")]
 
 mod commit;
@@ -8,6 +10,8 @@ mod error;
 mod evidence;
 pub mod frame;
 mod identity;
+#[cfg(feature = "model")]
+mod inline;
 mod inspect;
 mod log;
 mod open;
@@ -22,6 +26,8 @@ mod tests;
 
 pub use commit::{Durable, Observer};
 pub use error::LogError;
+#[cfg(feature = "model")]
+pub use inline::Inline;
 pub use inspect::Inspection;
 pub use log::{Changelog, Durability, LogOptions, Opened, Reservation, Ticket};
 pub use reader::{Reader, RecordHead};

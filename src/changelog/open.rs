@@ -47,7 +47,7 @@ pub(super) fn open(
     options: &LogOptions,
     clock: Arc<Clock>,
     observer: Observer,
-) -> Result<(Changelog, Opened), LogError> {
+) -> Result<(Changelog, Committer, Opened), LogError> {
     make_folder(&*disk, &dir).map_err(LogError::io("make the log's folder"))?;
     let lock = disk.lock(&dir.join(LOCK_NAME)).map_err(|e| match e.kind() {
         io::ErrorKind::WouldBlock => LogError::Locked { source: Arc::new(e) },
@@ -59,7 +59,14 @@ pub(super) fn open(
     };
     clock.restore(ready.last_hlc);
     let shared = Arc::new(Shared::new(disk, dir, ready.map.clone(), options.min_free_bytes));
-    start(shared, options, clock, observer, Owned { ready, lock })
+    Ok(assemble(shared, options, clock, observer, Owned { ready, lock }))
+}
+
+/// Starts the committer's thread.
+pub(super) fn start(log: &Changelog, committer: Committer) -> Result<(), LogError> {
+    let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
+    *log.committer.lock() = Some(thread.map_err(LogError::io("start the committer's thread"))?);
+    Ok(())
 }
 
 /// Makes the folder, level by level, each one durable before the next: so whenever this is cut, at most the lowest level that
@@ -186,13 +193,13 @@ fn rewrite(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn start(
+fn assemble(
     shared: Arc<Shared>,
     options: &LogOptions,
     clock: Arc<Clock>,
     observer: Observer,
     Owned { ready, lock }: Owned,
-) -> Result<(Changelog, Opened), LogError> {
+) -> (Changelog, Committer, Opened) {
     let last = ready.map.tail;
     let opened = Opened {
         log_id: ready.identity.log_id,
@@ -224,10 +231,8 @@ fn start(
         space_looked_at: Instant::now(),
         _lock: lock,
     };
-    let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
-    let thread = thread.map_err(LogError::io("start the committer's thread"))?;
     let room_units = u32::try_from(options.queue_bytes.div_ceil(1024)).unwrap_or(u32::MAX >> 1).max(1);
     let room = Arc::new(Semaphore::new(usize::try_from(room_units).unwrap_or(usize::MAX >> 4)));
-    let log = Changelog { shared, queue: sender, room, room_units, identity, committer: Mutex::new(Some(thread)) };
-    Ok((log, opened))
+    let log = Changelog { shared, queue: sender, room, room_units, identity, committer: Mutex::new(None) };
+    (log, committer, opened)
 }

@@ -7,12 +7,13 @@
 use super::error::IndexError;
 use super::index::{Entry, Folded, Index, too_long};
 use super::row::{self, NamespaceRow, Row};
+use super::rows::Batch;
 use crate::types::{
     Body, Committed, Control, Digest, EntityKey, Epoch, Gap, Image, LogState, Lsn, Namespace, Record, Seq,
 };
-use fjall::OwnedWriteBatch;
 use parking_lot::RwLockUpgradableReadGuard;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// How many rows of a rename are written at once.
@@ -63,7 +64,7 @@ impl Step {
 
 /// What a batch will change, until it is committed.
 struct Work {
-    batch: OwnedWriteBatch,
+    batch: Batch,
     /// States of the namespaces touched, and gaps opened in this batch.
     log: LogState,
     dropped: HashMap<Namespace, Lsn>,
@@ -121,7 +122,7 @@ impl Index {
 
     fn work(&self) -> Work {
         Work {
-            batch: self.db.batch(),
+            batch: self.rows.batch(),
             log: LogState::default(),
             dropped: HashMap::new(),
             gaps: BTreeMap::new(),
@@ -137,7 +138,7 @@ impl Index {
         let entry =
             Entry { lsn: change.lsn, offset: change.offset, ..Entry::staged(change.epoch, change.seq, change.after) };
         let row_key = row::key(ns, key).ok_or_else(|| too_long(ns))?;
-        work.batch.insert(&self.entities, row_key, Row { entry, at: change.lsn }.encode());
+        work.batch.put(row_key, &Row { entry, at: change.lsn });
         work.changed.push((change.id.clone(), change.epoch, change.seq));
         Ok(())
     }
@@ -184,26 +185,23 @@ impl Index {
         }
         let dropped = self.dropped(from);
         let prefix = row::prefix(from, 0).ok_or_else(|| too_long(from))?;
-        let mut batch = self.db.batch();
-        for guard in self.entities.prefix(&prefix) {
-            let (row_key, value) = guard.into_inner().map_err(IndexError::engine("scan for rename"))?;
-            let moved = Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?;
+        let mut batch = self.rows.batch();
+        for found in self.rows.from("scan for rename", Bound::Included(prefix.clone())) {
+            let (row_key, moved) = found?;
+            let Some(key) = row_key.strip_prefix(prefix.as_slice()) else { break };
             if !moved.entry_after(dropped).alive {
                 continue;
             }
-            let key = EntityKey(row_key.get(prefix.len()..).unwrap_or(&[]).into());
-            let to_key = row::key(to, &key).ok_or_else(|| too_long(to))?;
-            let own = match self.entities.get(&to_key).map_err(IndexError::engine("get for rename"))? {
-                Some(value) => Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?.entry,
-                None => Entry::staged(Epoch(0), Seq(0), None),
-            };
+            let to_key = row::key(to, &EntityKey(key.into())).ok_or_else(|| too_long(to))?;
+            let own = self.rows.get("get for rename", &to_key)?;
+            let own = own.map_or_else(|| Entry::staged(Epoch(0), Seq(0), None), |row| row.entry);
             let entry = Entry { epoch: own.epoch, seq: own.seq, ..moved.entry };
-            batch.insert(&self.entities, to_key, Row { entry, at: lsn }.encode());
+            batch.put(to_key, &Row { entry, at: lsn });
             if batch.len() >= RENAME_CHUNK {
-                std::mem::replace(&mut batch, self.db.batch()).commit().map_err(IndexError::engine("rename"))?;
+                std::mem::replace(&mut batch, self.rows.batch()).commit("rename")?;
             }
         }
-        batch.commit().map_err(IndexError::engine("rename"))
+        batch.commit("rename")
     }
 
     /// Writes the batch, then puts it in force in memory, then clears what it supersedes and wakes waiters.
@@ -215,16 +213,13 @@ impl Index {
         for (ns, state) in &work.log.namespaces {
             let dropped = work.dropped.get(ns).or_else(|| folded.dropped.get(ns)).copied().unwrap_or(Lsn::ZERO);
             let row = NamespaceRow { state: state.clone(), dropped };
-            work.batch.insert(&self.meta, row::namespace_key(ns), row.encode());
+            work.batch.meta(row::namespace_key(ns), Some(row.encode()));
         }
         for (id, gap) in &work.gaps {
-            match gap {
-                Some(gap) => work.batch.insert(&self.meta, row::gap_key(*id), row::encode_gap(gap)),
-                None => work.batch.remove(&self.meta, row::gap_key(*id)),
-            }
+            work.batch.meta(row::gap_key(*id), gap.as_ref().map(row::encode_gap));
         }
-        work.batch.insert(&self.meta, "applied", work.last.0.to_le_bytes());
-        work.batch.commit().map_err(IndexError::engine("commit"))?;
+        work.batch.meta("applied", Some(work.last.0.to_le_bytes().to_vec()));
+        work.batch.commit("commit")?;
         let mut folded = RwLockUpgradableReadGuard::upgrade(folded);
         folded.take(work.log, work.dropped, work.gaps);
         folded.applied = work.last;

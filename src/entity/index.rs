@@ -21,9 +21,9 @@
 use super::error::IndexError;
 use super::overlay::Overlay;
 use super::row::{self, Row};
+use super::rows::Rows;
 use crate::metrics::{GAPS_OPEN, INDEX_APPLIED_LSN};
 use crate::types::{Digest, EntityKey, Epoch, LogState, Lsn, Namespace, Seq};
-use fjall::{Database, Keyspace};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::ops::Bound;
@@ -114,9 +114,7 @@ pub(super) struct Progress {
 
 /// The index. All methods may be called from any thread; [`Index::apply`] from one at a time (others wait).
 pub struct Index {
-    pub(super) db: Database,
-    pub(super) entities: Keyspace,
-    pub(super) meta: Keyspace,
+    pub(super) rows: Rows,
     pub(super) overlay: Overlay,
     pub(super) folded: RwLock<Folded>,
     /// Held by whoever applies.
@@ -155,9 +153,8 @@ impl Index {
     /// The applied part of [`Index::get`].
     fn stored(&self, ns: &Namespace, key: &EntityKey) -> Result<Option<Entry>, IndexError> {
         let row_key = row::key(ns, key).ok_or_else(|| too_long(ns))?;
-        let Some(value) = self.entities.get(row_key).map_err(IndexError::engine("get"))? else { return Ok(None) };
-        let row = Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?;
-        Ok(Some(row.entry_after(self.dropped(ns))))
+        let row = self.rows.get("get", &row_key)?;
+        Ok(row.map(|row| row.entry_after(self.dropped(ns))))
     }
 
     /// Notes a change that was handed to the log, under the entity's guard, so that the next holder sees it.
@@ -260,10 +257,9 @@ impl Index {
             Bound::Excluded([prefix.as_slice(), key.as_bytes()].concat())
         });
         let mut out = Vec::with_capacity(limit.min(1024));
-        for guard in self.entities.range((from, Bound::Unbounded)).take(limit) {
-            let (row_key, value) = guard.into_inner().map_err(IndexError::engine("scan"))?;
+        for found in self.rows.from("scan", from).take(limit) {
+            let (row_key, row) = found?;
             let Some(key) = row_key.strip_prefix(prefix.as_slice()) else { break };
-            let row = Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?;
             out.push((EntityKey(key.into()), row.entry_after(dropped)));
         }
         Ok(out)
@@ -274,10 +270,9 @@ impl Index {
     /// # Errors
     /// The engine failed, or a row is damaged.
     pub fn scan_all(&self, mut visit: impl FnMut(Namespace, EntityKey, Entry)) -> Result<(), IndexError> {
-        for guard in self.entities.iter() {
-            let (row_key, value) = guard.into_inner().map_err(IndexError::engine("scan"))?;
+        for found in self.rows.from("scan", Bound::Unbounded) {
+            let (row_key, row) = found?;
             let (ns, key) = row::split_key(&row_key).ok_or(IndexError::Damaged { what: "entities" })?;
-            let row = Row::decode(&value).ok_or(IndexError::Damaged { what: "entities" })?;
             let entry = row.entry_after(self.dropped(&ns));
             visit(ns, key, entry);
         }

@@ -2,6 +2,8 @@
 //! last `(epoch, seq)` and image.
 //!
 //! The index is derived from the log: deleting it and replaying the log gives the same index.
+//!
+//! A seam for tests stands behind the feature `model`: `Index::in_memory`, rows without the storage engine.
 
 mod apply;
 mod error;
@@ -14,6 +16,7 @@ mod open;
 mod overlay;
 mod queue;
 mod row;
+mod rows;
 
 pub use error::IndexError;
 pub use guard::{EntityGuard, Guards, NsGuard, NsGuards};

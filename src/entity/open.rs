@@ -4,6 +4,7 @@ use super::error::IndexError;
 use super::index::{Folded, Index, IndexOptions, Progress};
 use super::overlay::Overlay;
 use super::row::{self, NamespaceRow};
+use super::rows::{Engine, Rows};
 use crate::metrics::INDEX_REBUILDS;
 use crate::types::{LogId, Lsn, Namespace};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
@@ -54,14 +55,24 @@ impl Index {
         let entities = db.keyspace("entities", rows).map_err(IndexError::engine("open entities"))?;
         let meta = db.keyspace("meta", rows).map_err(IndexError::engine("open meta"))?;
         let (folded, log) = read_meta(&meta)?;
+        Ok((Self::over(Rows::Engine(Engine { db, entities, meta }), folded), log))
+    }
+
+    fn over(rows: Rows, folded: Folded) -> Self {
         let progress = watch::Sender::new(Progress { applied: folded.applied, stopped: None });
         let (overlay, folded, writer) = (Overlay::new(), RwLock::new(folded), Mutex::new(()));
-        Ok((Self { db, entities, meta, overlay, folded, writer, progress }, log))
+        Self { rows, overlay, folded, writer, progress }
+    }
+
+    /// An empty index whose rows live in memory (feature `model`).
+    #[cfg(feature = "model")]
+    pub fn in_memory() -> Self {
+        Self::over(Rows::Memory(std::sync::Arc::default()), Folded::default())
     }
 
     /// A new index becomes that of `log`.
     fn claim(self, log: LogId) -> Result<Self, IndexError> {
-        self.meta.insert("log", log.0).map_err(IndexError::engine("write log id"))?;
+        self.rows.put_meta("log", &log.0)?;
         Ok(self.announced())
     }
 

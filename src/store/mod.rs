@@ -1,7 +1,12 @@
 //! The connection to the node: raw, with commands of ours between the client's; and the privileged client.
+//!
+//! Seams for tests: [`Node`] stands for the privileged client; under the feature `model` an [`Upstream`] may go through memory.
 
+mod link;
+mod node;
 mod privileged;
 pub mod upstream;
 
-pub use privileged::{Collection, Login, Privileged, PrivilegedError, Scan};
+pub use node::{Answer, Node, Scan};
+pub use privileged::{Collection, Login, Privileged, PrivilegedError};
 pub use upstream::{Upstream, UpstreamError, command_bytes};

@@ -1,7 +1,7 @@
 //! The sidecar's own connection to the node, with its own credentials: for what no client asked for. `verify`, a first look
 //! at a namespace, and reads for clients that may write but not read.
 //!
-//! Promises: reads `local` on this very node (never another member), in the documents' own bytes. Does not: write.
+//! Capture knows it as a [`Node`]. Promises: reads `local` on this very node (never another member), in the documents' own bytes. Does not: write.
 
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocumentBuf};
 use bson::{Document, doc, rawdoc};
@@ -10,6 +10,7 @@ use mongodb::options::{ClientOptions, Credential, ReadConcern, SelectionCriteria
 use std::time::Duration;
 use thiserror::Error;
 
+use super::node::{Answer, Node, Scan};
 use crate::types::Namespace;
 
 /// What the privileged connection could not do.
@@ -18,11 +19,15 @@ use crate::types::Namespace;
 pub struct PrivilegedError {
     action: &'static str,
     target: String,
-    source: Box<mongodb::error::Error>,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl PrivilegedError {
-    fn new(action: &'static str, target: impl std::fmt::Display) -> impl FnOnce(mongodb::error::Error) -> Self {
+    /// `action` on `target` failed because of what is then given.
+    pub fn new<E: std::error::Error + Send + Sync + 'static>(
+        action: &'static str,
+        target: impl std::fmt::Display,
+    ) -> impl FnOnce(E) -> Self {
         let target = target.to_string();
         move |source| Self { action, target, source: Box::new(source) }
     }
@@ -106,11 +111,7 @@ impl Privileged {
             .map_err(PrivilegedError::new("ping", "admin"))
     }
 
-    /// The node's `hello` reply.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn hello(&self) -> Result<Document, PrivilegedError> {
+    async fn ask_hello(&self) -> Result<Document, PrivilegedError> {
         self.client
             .database("admin")
             .run_command(doc! {"hello": 1})
@@ -128,11 +129,8 @@ impl Privileged {
         self.client.database(ns.db()).collection_with_options(ns.collection(), options)
     }
 
-    /// What the store says of a namespace.
-    ///
-    /// # Errors
-    /// When the store does not answer or refuses (the privileged user needs `listCollections` and `find`).
-    pub async fn look(&self, ns: &Namespace) -> Result<Collection, PrivilegedError> {
+    /// The privileged user needs `listCollections` and `find`.
+    async fn ask_look(&self, ns: &Namespace) -> Result<Collection, PrivilegedError> {
         let failed = PrivilegedError::new("listCollections", ns);
         let db = self.client.database(ns.db());
         let mut cursor = db.list_collections().filter(doc! {"name": ns.collection()}).await.map_err(failed)?;
@@ -159,11 +157,7 @@ impl Privileged {
         one.await.map(|d| d.is_none()).map_err(PrivilegedError::new("find", ns))
     }
 
-    /// The names of a database's collections.
-    ///
-    /// # Errors
-    /// When the store does not answer or refuses.
-    pub async fn collections(&self, db: &str) -> Result<Vec<Namespace>, PrivilegedError> {
+    async fn ask_collections(&self, db: &str) -> Result<Vec<Namespace>, PrivilegedError> {
         let names = self
             .client
             .database(db)
@@ -173,11 +167,7 @@ impl Privileged {
         Ok(names.iter().map(|name| Namespace::new(db, name)).collect())
     }
 
-    /// The documents with these `_id`s; `None` when they hold more than `budget` bytes together.
-    ///
-    /// # Errors
-    /// When the store does not answer or refuses.
-    pub async fn find_by_ids(
+    async fn ask_by_ids(
         &self,
         ns: &Namespace,
         ids: &[RawBsonRef<'_>],
@@ -188,7 +178,7 @@ impl Privileged {
             array.push(*id);
         }
         let filter = rawdoc! {"_id": {"$in": array}};
-        let filter = Document::try_from(&*filter).map_err(|e| PrivilegedError::new("find", ns)(e.into()))?;
+        let filter = Document::try_from(&*filter).map_err(PrivilegedError::new("find", ns))?;
         let cursor = self.collection(ns).find(filter).await;
         let mut cursor = cursor.map_err(PrivilegedError::new("find", ns))?;
         let (mut docs, mut bytes) = (Vec::new(), 0);
@@ -203,30 +193,51 @@ impl Privileged {
         Ok(Some(docs))
     }
 
-    /// Every document of a namespace, in no order.
-    ///
-    /// # Errors
-    /// When the store does not answer or refuses.
-    pub async fn scan(&self, ns: &Namespace) -> Result<Scan, PrivilegedError> {
+    async fn ask_all(&self, ns: &Namespace) -> Result<Cursor, PrivilegedError> {
         let cursor = self.collection(ns).find(doc! {}).await.map_err(PrivilegedError::new("find", ns))?;
-        Ok(Scan { cursor, ns: ns.clone() })
+        Ok(Cursor { cursor, ns: ns.clone() })
+    }
+}
+
+impl Node for Privileged {
+    fn hello(&self) -> Answer<'_, Document> {
+        Box::pin(self.ask_hello())
+    }
+
+    fn look<'a>(&'a self, ns: &'a Namespace) -> Answer<'a, Collection> {
+        Box::pin(self.ask_look(ns))
+    }
+
+    fn collections<'a>(&'a self, db: &'a str) -> Answer<'a, Vec<Namespace>> {
+        Box::pin(self.ask_collections(db))
+    }
+
+    fn find_by_ids<'a>(
+        &'a self,
+        ns: &'a Namespace,
+        ids: &'a [RawBsonRef<'a>],
+        budget: usize,
+    ) -> Answer<'a, Option<Vec<RawDocumentBuf>>> {
+        Box::pin(self.ask_by_ids(ns, ids, budget))
+    }
+
+    fn scan<'a>(&'a self, ns: &'a Namespace) -> Answer<'a, Box<dyn Scan>> {
+        Box::pin(async move { Ok(Box::new(self.ask_all(ns).await?) as Box<dyn Scan>) })
     }
 }
 
 /// A scan under way.
 #[derive(Debug)]
-pub struct Scan {
+struct Cursor {
     cursor: mongodb::Cursor<RawDocumentBuf>,
     ns: Namespace,
 }
 
-impl Scan {
-    /// The next document; `None` at the end.
-    ///
-    /// # Errors
-    /// When the store does not answer or refuses.
-    pub async fn next(&mut self) -> Result<Option<RawDocumentBuf>, PrivilegedError> {
-        let more = self.cursor.advance().await.map_err(PrivilegedError::new("getMore", &self.ns))?;
-        Ok(more.then(|| self.cursor.current().to_owned()))
+impl Scan for Cursor {
+    fn next(&mut self) -> Answer<'_, Option<RawDocumentBuf>> {
+        Box::pin(async {
+            let more = self.cursor.advance().await.map_err(PrivilegedError::new("getMore", &self.ns))?;
+            Ok(more.then(|| self.cursor.current().to_owned()))
+        })
     }
 }

@@ -6,16 +6,17 @@
 //!
 //! Memory grows with the bytes that arrive, never with what a length prefix says.
 
+use super::link::Link;
 use crate::wire::frame::opcode;
 use crate::wire::{Builder, FrameError, Header, Limits, Message, MsgError, OpMsg};
 use bson::raw::{RawDocumentBuf, cstr};
 use bytes::{Buf as _, Bytes, BytesMut};
 use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::net::TcpStream;
 
 /// Room asked for before a read.
@@ -86,7 +87,7 @@ pub enum UpstreamError {
 /// One connection to the node.
 #[derive(Debug)]
 pub struct Upstream {
-    stream: TcpStream,
+    link: Link,
     buf: BytesMut,
     limits: Limits,
     local: SocketAddr,
@@ -107,7 +108,17 @@ impl Upstream {
         let stream = connected.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let local = stream.local_addr().map_err(failed)?;
-        Ok(Self { stream, buf: BytesMut::new(), limits, local, next_id: 0 })
+        Ok(Self::over(Link::Tcp(stream), local, limits))
+    }
+
+    /// A connection to a store in memory (feature `model`). `local` is what it says it comes from.
+    #[cfg(feature = "model")]
+    pub fn memory(stream: tokio::io::DuplexStream, local: SocketAddr, limits: Limits) -> Self {
+        Self::over(Link::Memory(stream), local, limits)
+    }
+
+    fn over(link: Link, local: SocketAddr, limits: Limits) -> Self {
+        Self { link, buf: BytesMut::new(), limits, local, next_id: 0 }
     }
 
     /// Our end of the connection: what the node's `$currentOp` shows as `client`.
@@ -121,17 +132,15 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError::Io`], [`UpstreamError::Closed`]. The connection is then useless.
     pub async fn send(&mut self, messages: &[u8]) -> Result<(), UpstreamError> {
-        let (mut from, mut to) = self.stream.split();
         let mut rest = messages;
         while !rest.is_empty() {
-            self.buf.reserve(READ_BYTES);
-            tokio::select! {
-                biased;
-                sent = to.write(rest) => rest = rest.get(sent?..).unwrap_or_default(),
-                got = from.read_buf(&mut self.buf) => if got? == 0 {
-                    return Err(UpstreamError::Closed { within: !self.buf.is_empty() });
-                },
-            }
+            let sent = poll_fn(|cx| {
+                if let Poll::Ready(sent) = Pin::new(&mut self.link).poll_write(cx, rest) {
+                    return Poll::Ready(sent.map_err(UpstreamError::from));
+                }
+                self.poll_fill(cx, 0).map_ok(|()| 0)
+            });
+            rest = rest.get(sent.await?..).unwrap_or_default();
         }
         Ok(())
     }
@@ -236,7 +245,7 @@ impl Upstream {
     /// When the connection fails or is closed.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Result<(), UpstreamError>> {
         self.buf.reserve(room.clamp(READ_BYTES, KEEP_BYTES));
-        Poll::Ready(match ready!(pin!(self.stream.read_buf(&mut self.buf)).poll(cx)) {
+        Poll::Ready(match ready!(pin!(self.link.read_buf(&mut self.buf)).poll(cx)) {
             Ok(0) => Err(UpstreamError::Closed { within: !self.buf.is_empty() }),
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),

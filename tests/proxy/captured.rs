@@ -42,7 +42,7 @@ pub(crate) async fn captured(address: &str) -> Captured {
     let parts = Parts {
         log: Arc::clone(&log),
         index,
-        privileged,
+        privileged: Arc::new(privileged),
         clock,
         disk,
         intents: "/intents".into(),

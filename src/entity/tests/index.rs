@@ -192,7 +192,7 @@ fn a_damaged_index_is_rebuilt_and_a_second_owner_refused() {
     index.apply(&model.log).unwrap();
     let second = Index::open(dir.path(), LOG, Lsn(2), &IndexOptions::default());
     assert!(matches!(second, Err(IndexError::Locked { .. })), "{second:?}");
-    index.meta.insert("gnonsense", "x").unwrap();
+    index.rows.put_meta("gnonsense", b"x").unwrap();
     drop(index);
     let index = open(dir.path(), Lsn(2));
     assert_eq!(index.applied(), Lsn(0));

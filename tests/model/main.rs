@@ -1,0 +1,1 @@
+//! The model of the protocol: a simulated store and simulated clients around the real capture.
