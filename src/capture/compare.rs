@@ -130,7 +130,7 @@ impl Capture {
     }
 
     /// The image that the log last wrote for an entity; `None` when its record is still under way, or no longer kept.
-    fn logged_image(&self, entry: &Entry) -> Result<Option<Image>, CaptureError> {
+    pub(crate) fn logged_image(&self, entry: &Entry) -> Result<Option<Image>, CaptureError> {
         if entry.lsn == Lsn::ZERO {
             return Ok(None);
         }

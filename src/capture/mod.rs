@@ -23,6 +23,7 @@ mod intent;
 mod namespace;
 mod observe;
 mod piece;
+pub mod range;
 mod recover;
 mod resolve;
 mod swap;
@@ -133,14 +134,15 @@ impl Capture {
     pub fn new(parts: Parts) -> Result<Self, CaptureError> {
         let Parts { log, index, privileged, clock, disk, intents, epoch, second_look } = parts;
         let (looks, looks_out) = tokio::sync::mpsc::unbounded_channel();
+        let guards = Guards::new();
         Ok(Self {
             log,
             index,
             privileged,
             intents: Intents::open(disk, intents, clock.clone())?,
             clock,
-            guards: Guards::new(),
-            ns_guards: NsGuards::new(),
+            ns_guards: NsGuards::beside(&guards),
+            guards,
             namespaces: namespace::Namespaces::default(),
             trailers: swap::Trailers::default(),
             cursors: cursors::Cursors::default(),

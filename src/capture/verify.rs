@@ -6,7 +6,6 @@
 use bson::RawBson;
 use bson::raw::{RawBsonRef, RawDocument};
 use bytes::Bytes;
-use std::collections::HashSet;
 use tracing::warn;
 
 use super::compare::{Cause, Step};
@@ -20,7 +19,7 @@ use super::{Capture, Session, unchanged};
 use crate::changelog::Durable;
 use crate::metrics;
 use crate::store::Upstream;
-use crate::types::{Body, Draft, EntityKey, Image, Namespace, Op};
+use crate::types::{Body, Draft, Image, Namespace, Op};
 use crate::wire::msg::OpMsg;
 
 /// Records of a namespace's verify that are handed to the committer at once.
@@ -57,9 +56,14 @@ impl Capture {
     }
 
     async fn privileged_images(&self, targets: &[Target]) -> Result<Option<Seen>, CaptureError> {
+        self.images_within(targets, IMAGE_BUDGET).await
+    }
+
+    /// The images of entities of one namespace; `None`: they are more than `budget` bytes.
+    pub(crate) async fn images_within(&self, targets: &[Target], budget: usize) -> Result<Option<Seen>, CaptureError> {
         let Some(first) = targets.first() else { return Ok(Some(Seen::new())) };
         let ids: Vec<RawBsonRef<'_>> = targets.iter().map(|t| t.id.as_raw_bson_ref()).collect();
-        let docs = self.privileged.find_by_ids(&first.ns, &ids, IMAGE_BUDGET).await;
+        let docs = self.privileged.find_by_ids(&first.ns, &ids, budget).await;
         let Some(docs) = docs.map_err(|e| CaptureError::Store(e.to_string()))? else { return Ok(None) };
         let mut seen = Seen::new();
         for doc in docs {
@@ -82,53 +86,14 @@ impl Capture {
         Ok(())
     }
 
-    /// Reads a whole namespace against the index. Under its exclusive guard. Memory: one key per live document.
+    /// Reads a whole namespace against the index. Under its exclusive guard. Memory: one page.
     pub(crate) async fn verify_namespace(&self, ns: &Namespace, cause: &Cause) -> Result<Durable, CaptureError> {
         metrics::VERIFY_RUNS.inc();
         let _durable = self.enqueue(Vec::new()).wait().await?;
-        let applied = self.index.wait_applied(self.log.tail()).await;
-        applied.map_err(|e| CaptureError::Index(e.to_string()))?;
-        let mut drafts = Vec::new();
-        let scanned = self.scan_namespace(ns, cause, &mut drafts).await;
-        // Whatever has been staged must follow, whatever came after it.
-        let durable = self.enqueue(drafts).wait().await?;
-        scanned.map(|()| durable)
-    }
-
-    async fn scan_namespace(&self, ns: &Namespace, cause: &Cause, drafts: &mut Vec<Draft>) -> Result<(), CaptureError> {
-        let broken = |e: crate::store::PrivilegedError| CaptureError::Store(e.to_string());
-        let mut alive = HashSet::new();
-        let mut scan = self.privileged.scan(ns).await.map_err(broken)?;
-        while let Some(doc) = scan.next().await.map_err(broken)? {
-            let key = stored_key(&doc)?;
-            let id = doc.get("_id").ok().flatten().map_or(RawBson::Null, RawBson::from);
-            let target = Target { ns: ns.clone(), key: key.clone(), id };
-            let now = Some(Image::new(Bytes::from(doc.into_bytes())));
-            self.compare(&Step::observed(&target, now), cause, drafts)?;
-            alive.insert(key);
-            if drafts.len() >= BATCH {
-                let _durable = self.enqueue(std::mem::take(drafts)).wait().await?;
-            }
-        }
-        metrics::VERIFY_ENTITIES.add(u64::try_from(alive.len()).unwrap_or(u64::MAX));
-        for key in self.missing(ns, &alive)? {
-            let (id, op) = (&RawBson::Null, Op::Observed);
-            let step = Step { ns, key: &key, id, before: None, after: None, op, stmt_id: 0 };
-            self.compare(&step, cause, drafts)?;
-        }
-        Ok(())
-    }
-
-    /// Entities that the index holds alive and the store does not have.
-    fn missing(&self, ns: &Namespace, alive: &HashSet<EntityKey>) -> Result<Vec<EntityKey>, CaptureError> {
-        let index = |e: crate::entity::IndexError| CaptureError::Index(e.to_string());
-        let (mut out, mut from) = (Vec::new(), None);
-        loop {
-            let page = self.index.scan(ns, from.as_ref(), BATCH).map_err(index)?;
-            let Some((last, _)) = page.last() else { return Ok(out) };
-            from = Some(last.clone());
-            out.extend(page.into_iter().filter(|(key, e)| e.alive && !alive.contains(key)).map(|(key, _)| key));
-        }
+        let since = self.log.tail();
+        self.index.wait_applied(since).await.map_err(|e| CaptureError::Index(e.to_string()))?;
+        self.verify_alone(ns, cause, since).await?;
+        Ok(self.log.nothing_to_log()?)
     }
 
     /// Takes operation and cluster time out of a reply.

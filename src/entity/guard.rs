@@ -8,6 +8,7 @@
 //! - An entry exists only while someone holds or awaits it.
 
 use super::queue::{Held, Mode, Table};
+use super::watch::{Watch, Watches};
 use crate::metrics::{self, GUARD_WAIT_SECONDS, GUARD_WAITERS, GUARDS_HELD};
 use crate::types::{EntityKey, Namespace};
 use std::sync::Arc;
@@ -17,20 +18,32 @@ type EntityId = (Namespace, EntityKey);
 
 /// The guards of all entities.
 #[derive(Clone, Debug)]
-pub struct Guards(Arc<Table<EntityId>>);
+pub struct Guards {
+    table: Arc<Table<EntityId>>,
+    watches: Arc<Watches>,
+}
 
 /// Entities held; dropped, they go to whoever is next.
 #[derive(Debug)]
 #[must_use = "a guard that is dropped guards nothing"]
 pub struct EntityGuard {
     held: Vec<Held<EntityId>>,
+    watches: Arc<Watches>,
     _count: metrics::Held,
 }
 
+impl Drop for EntityGuard {
+    fn drop(&mut self) {
+        if !self.watches.none() {
+            self.watches.given_back(self.held.iter().filter_map(Held::key));
+        }
+    }
+}
+
 impl EntityGuard {
-    fn of(held: Vec<Held<EntityId>>) -> Self {
+    fn of(held: Vec<Held<EntityId>>, watches: &Arc<Watches>) -> Self {
         let count = GUARDS_HELD.hold(u64::try_from(held.len()).unwrap_or(0));
-        Self { held, _count: count }
+        Self { held, watches: Arc::clone(watches), _count: count }
     }
 
     /// How many entities are held (each counted once).
@@ -71,7 +84,26 @@ impl Default for Guards {
 impl Guards {
     /// None held.
     pub fn new() -> Self {
-        Self(Table::new())
+        Self { table: Table::new(), watches: Arc::default() }
+    }
+
+    /// Learns from now on which entities of `ns` are given back.
+    pub fn watch(&self, ns: &Namespace) -> Watch {
+        self.watches.open(ns)
+    }
+
+    /// Takes those entities that nobody holds or awaits; gives the others back by name. Waits for nobody.
+    pub fn try_lock(&self, ns: &Namespace, mut keys: Vec<EntityKey>) -> (EntityGuard, Vec<EntityKey>) {
+        keys.sort_unstable();
+        keys.dedup();
+        let (mut held, mut busy) = (Vec::with_capacity(keys.len()), Vec::new());
+        for key in keys {
+            match self.table.try_acquire(&(ns.clone(), key), Mode::Exclusive) {
+                Ok(one) => held.push(one),
+                Err((_, key)) => busy.push(key),
+            }
+        }
+        (EntityGuard::of(held, &self.watches), busy)
     }
 
     /// Takes entities of one namespace; keys may come in any order and more than once.
@@ -86,15 +118,15 @@ impl Guards {
         let wait = Wait::begin();
         let mut held = Vec::with_capacity(ids.len());
         for id in &ids {
-            held.push(self.0.acquire(id, Mode::Exclusive).await);
+            held.push(self.table.acquire(id, Mode::Exclusive).await);
         }
         drop(wait);
-        EntityGuard::of(held)
+        EntityGuard::of(held, &self.watches)
     }
 
     /// Entities that someone holds or awaits.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.table.len()
     }
 
     /// Nobody holds or awaits anything.
@@ -112,13 +144,31 @@ enum Place {
 
 /// The guards of all namespaces and databases.
 #[derive(Clone, Debug)]
-pub struct NsGuards(Arc<Table<Place>>);
+pub struct NsGuards {
+    table: Arc<Table<Place>>,
+    watches: Arc<Watches>,
+}
 
 /// Namespaces (and their databases) held.
 #[derive(Debug)]
 #[must_use = "a guard that is dropped guards nothing"]
 pub struct NsGuard {
-    _held: Vec<Held<Place>>,
+    held: Vec<Held<Place>>,
+    watches: Arc<Watches>,
+}
+
+impl Drop for NsGuard {
+    fn drop(&mut self) {
+        if self.watches.none() {
+            return;
+        }
+        for place in self.held.iter().filter(|held| held.mode() == Mode::Exclusive).filter_map(Held::key) {
+            match place {
+                Place::Database(db) => self.watches.alone(|ns| ns.db() == &**db),
+                Place::Collection(alone) => self.watches.alone(|ns| ns == alone),
+            }
+        }
+    }
 }
 
 impl Default for NsGuards {
@@ -130,7 +180,12 @@ impl Default for NsGuards {
 impl NsGuards {
     /// None held.
     pub fn new() -> Self {
-        Self(Table::new())
+        Self { table: Table::new(), watches: Arc::default() }
+    }
+
+    /// None held; the watches of `entities` learn of exclusive holders.
+    pub fn beside(entities: &Guards) -> Self {
+        Self { table: Table::new(), watches: Arc::clone(&entities.watches) }
     }
 
     /// For writes of documents: others may write, nobody may drop or rename.
@@ -155,7 +210,7 @@ impl NsGuards {
 
     /// Places that someone holds or awaits.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.table.len()
     }
 
     /// Nobody holds or awaits anything.
@@ -178,8 +233,8 @@ impl NsGuards {
         let _wait = Wait::begin();
         let mut held = Vec::with_capacity(places.len());
         for (place, mode) in &places {
-            held.push(self.0.acquire(place, *mode).await);
+            held.push(self.table.acquire(place, *mode).await);
         }
-        NsGuard { _held: held }
+        NsGuard { held, watches: Arc::clone(&self.watches) }
     }
 }

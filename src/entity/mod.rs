@@ -17,12 +17,14 @@ mod overlay;
 mod queue;
 mod row;
 mod rows;
+mod watch;
 
 pub use error::IndexError;
 pub use guard::{EntityGuard, Guards, NsGuard, NsGuards};
 pub use index::{Entry, Index, IndexOptions, Known};
 pub use indexer::{Indexer, Observer};
 pub use key::{KeyError, MAX_DEPTH, MAX_PLAIN, key_of};
+pub use watch::Watch;
 
 #[cfg(test)]
 mod tests;

@@ -77,6 +77,16 @@ impl<K: Eq + Hash + Clone + Debug> Debug for Held<K> {
     }
 }
 
+impl<K: Eq + Hash + Clone + Debug> Held<K> {
+    pub(super) fn key(&self) -> Option<&K> {
+        self.key.as_ref()
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+}
+
 impl<K: Eq + Hash + Clone + Debug> Drop for Held<K> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
@@ -108,6 +118,21 @@ impl<K: Eq + Hash + Clone + Debug> Table<K> {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes the lock of `key` if nobody is in the way; else gives the key back.
+    pub(super) fn try_acquire(self: &Arc<Self>, key: &K, mode: Mode) -> Result<Held<K>, K> {
+        if let Some(shard) = self.shard(key) {
+            let locks = shard.lock();
+            if locks.get(key).is_some_and(|lock| !lock.waiters.is_empty() || !lock.admits(mode)) {
+                return Err(key.clone());
+            }
+        }
+        match self.enter(key, mode) {
+            Entered::Now(held) => Ok(held),
+            // Somebody came between: the place in the queue is given up again.
+            Entered::Later(_) => Err(key.clone()),
         }
     }
 

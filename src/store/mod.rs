@@ -2,6 +2,7 @@
 //!
 //! Seams for tests: [`Node`] stands for the privileged client; under the feature `model` an [`Upstream`] may go through memory.
 
+mod ids;
 mod link;
 mod node;
 mod privileged;

@@ -32,8 +32,9 @@ pub trait Node: Send + Sync + Debug {
         budget: usize,
     ) -> Answer<'a, Option<Vec<RawDocumentBuf>>>;
 
-    /// Every document of a namespace, in no order.
-    fn scan<'a>(&'a self, ns: &'a Namespace) -> Answer<'a, Box<dyn Scan>>;
+    /// The `_id`s of a namespace's documents (documents with that one field), in the store's order of `_id`; with `after`: those that
+    /// come after it.
+    fn ids<'a>(&'a self, ns: &'a Namespace, after: Option<RawBsonRef<'a>>) -> Answer<'a, Box<dyn Scan>>;
 }
 
 /// Documents that come one after the other.

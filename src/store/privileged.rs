@@ -192,11 +192,6 @@ impl Privileged {
         }
         Ok(Some(docs))
     }
-
-    async fn ask_all(&self, ns: &Namespace) -> Result<Cursor, PrivilegedError> {
-        let cursor = self.collection(ns).find(doc! {}).await.map_err(PrivilegedError::new("find", ns))?;
-        Ok(Cursor { cursor, ns: ns.clone() })
-    }
 }
 
 impl Node for Privileged {
@@ -221,23 +216,10 @@ impl Node for Privileged {
         Box::pin(self.ask_by_ids(ns, ids, budget))
     }
 
-    fn scan<'a>(&'a self, ns: &'a Namespace) -> Answer<'a, Box<dyn Scan>> {
-        Box::pin(async move { Ok(Box::new(self.ask_all(ns).await?) as Box<dyn Scan>) })
-    }
-}
-
-/// A scan under way.
-#[derive(Debug)]
-struct Cursor {
-    cursor: mongodb::Cursor<RawDocumentBuf>,
-    ns: Namespace,
-}
-
-impl Scan for Cursor {
-    fn next(&mut self) -> Answer<'_, Option<RawDocumentBuf>> {
-        Box::pin(async {
-            let more = self.cursor.advance().await.map_err(PrivilegedError::new("getMore", &self.ns))?;
-            Ok(more.then(|| self.cursor.current().to_owned()))
+    fn ids<'a>(&'a self, ns: &'a Namespace, after: Option<RawBsonRef<'a>>) -> Answer<'a, Box<dyn Scan>> {
+        Box::pin(async move {
+            let collection = self.collection(ns);
+            Ok(Box::new(super::ids::walk(&collection, ns, after).await?) as Box<dyn Scan>)
         })
     }
 }

@@ -187,3 +187,40 @@ async fn a_drop_waits_for_writers_and_later_writers_wait_for_the_drop() {
     drop(timeout(LONG, late).await.unwrap());
     assert!(guards.is_empty());
 }
+
+#[tokio::test]
+async fn a_watch_sees_who_gave_back_while_it_was_open() {
+    let guards = Guards::new();
+    let ns_guards = NsGuards::beside(&guards);
+    let (ns, other) = (Namespace::new("db", "a"), Namespace::new("db", "b"));
+    let key = |n: u8| EntityKey([n].as_slice().into());
+    let before = guards.lock(&ns, vec![key(1)]).await;
+    let gone = guards.lock(&ns, vec![key(2)]).await;
+    drop(gone);
+    let watch = guards.watch(&ns);
+    drop(before);
+    drop(guards.lock(&ns, vec![key(3)]).await);
+    drop(guards.lock(&other, vec![key(4)]).await);
+    let seen: Vec<u8> = (1..=4).filter(|n| watch.touched(&key(*n))).collect();
+    assert_eq!(seen, [1, 3], "held at the opening, or taken since");
+    drop(ns_guards.shared(&ns).await);
+    drop(ns_guards.exclusive(std::slice::from_ref(&other)).await);
+    assert!(!watch.touched(&key(2)));
+    drop(ns_guards.exclusive(std::slice::from_ref(&ns)).await);
+    assert!(watch.touched(&key(2)), "somebody had the namespace alone");
+    let again = guards.watch(&ns);
+    drop(ns_guards.database_exclusive("db").await);
+    assert!(again.touched(&key(9)));
+}
+
+#[tokio::test]
+async fn trying_waits_for_nobody() {
+    let guards = Guards::new();
+    let ns = Namespace::new("db", "a");
+    let key = |n: u8| EntityKey([n].as_slice().into());
+    let held = guards.lock(&ns, vec![key(2)]).await;
+    let (got, busy) = guards.try_lock(&ns, vec![key(3), key(2), key(1), key(1)]);
+    assert_eq!((got.len(), busy), (2, vec![key(2)]));
+    drop((got, held));
+    assert!(guards.is_empty());
+}
