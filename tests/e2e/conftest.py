@@ -50,3 +50,13 @@ def lab(tmp_path):
 @pytest.fixture(params=["replica", "standalone"])
 def mode(request):
     return request.param
+
+
+@pytest.fixture
+def world(lab, mode):
+    """A store behind shim and sidecar, and one behind a shim alone."""
+    from shim_world import World
+
+    world = World(lab, mode)
+    yield world
+    world.close()

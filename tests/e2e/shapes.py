@@ -13,6 +13,7 @@ import random
 
 from bson import Timestamp
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 HOT, COLD, IDS, FOLDED = "hot", "cold", "ids", "folded"
 SHAPES: dict[str, tuple[int, object]] = {}
@@ -71,6 +72,13 @@ class Client:
         if r.random() < 0.1:
             body.update({"f": 1.5, "nan": float("nan"), "none": None, "raw": r.randbytes(40), "deep": {"a": [{"b": []}, {}]}})
         return body
+
+    def ask(self, command: dict) -> dict:
+        """Runs a command in whose reply single statements may have failed; one that failed as a whole raises."""
+        reply = self.db.command(command, check=False)
+        if not reply["ok"]:
+            raise OperationFailure(reply["errmsg"], reply["code"], reply)
+        return reply
 
     def mark(self) -> dict:
         """The modifier by which a shared document remembers this command."""

@@ -20,7 +20,7 @@ def insert_error_in_the_middle(c: Client) -> Outcome:
     if c.random.random() < 0.3:
         documents[3]["_id"] = ["an", "array"]
     command = {"insert": COLD, "documents": documents, "ordered": c.random.random() < 0.5, "comment": c.token}
-    reply = c.db.command(command, check=False)
+    reply = c.ask(command)
     assert reply["writeErrors"][0]["index"] == 2, reply
     return Outcome(reply["n"], see=True)
 
@@ -44,7 +44,7 @@ def update_batch_error(c: Client) -> Outcome:
         {"q": {"_id": c.own_id()}, "u": {"$inc": {"t": 1}}},
         {"q": {"_id": c.fresh_id()}, "u": {"$set": {"t": c.token, "owner": -1}}, "upsert": True},
     ]
-    reply = c.db.command({"update": COLD, "updates": statements, "ordered": c.random.random() < 0.5, "comment": c.token}, check=False)
+    reply = c.ask({"update": COLD, "updates": statements, "ordered": c.random.random() < 0.5, "comment": c.token})
     return Outcome(reply["nModified"] + len(reply.get("upserted", [])))
 
 
@@ -91,6 +91,8 @@ def collection_bulk(c: Client) -> Outcome:
     try:
         c.db[COLD].bulk_write(work, ordered=c.random.random() < 0.5, comment=c.token)
     except BulkWriteError as error:
+        if error.details["writeConcernErrors"]:
+            raise
         assert [e["code"] for e in error.details["writeErrors"]] == [11000], error.details
     return Outcome(least=2, see=True)
 
@@ -137,7 +139,7 @@ def client_bulk(c: Client) -> Outcome:
     try:
         c.client.bulk_write(work, ordered=False, verbose_results=verbose, comment=c.token)
     except ClientBulkWriteException as error:
-        if error.error is not None:  # the connection broke: nobody knows how far it came
+        if error.error is not None or error.write_concern_errors:  # it broke: nobody knows how far it came
             raise
         assert [e["code"] for e in error.write_errors] == [11000], error
     c.owned.append(fresh)

@@ -36,7 +36,7 @@ def insert_id_not_first(c: Client) -> Outcome:
 @shape(2)
 def insert_duplicate(c: Client) -> Outcome:
     _id = c.own_id() or "nobody"
-    reply = c.db.command({"insert": COLD, "documents": [{"_id": _id, "t": c.token}], "comment": c.token}, check=False)
+    reply = c.ask({"insert": COLD, "documents": [{"_id": _id, "t": c.token}], "comment": c.token})
     if reply["n"]:
         c.owned.append(_id)
     return Outcome(reply["n"])
@@ -182,9 +182,9 @@ def ids_of_all_types(c: Client) -> Outcome:
     _id = c.random.choice(pool())
     change = {"$set": {"when": datetime.datetime.now(datetime.timezone.utc)}} | c.mark()
     reply = c.random.choice([
-        lambda: c.db.command({"insert": IDS, "documents": [{"_id": _id, "t": c.token}], "comment": c.token}, check=False),
-        lambda: c.db.command({"update": IDS, "updates": [{"q": {"_id": _id}, "u": change, "upsert": True}], "comment": c.token}, check=False),
-        lambda: c.db.command({"update": IDS, "updates": [{"q": {"_id": {"$eq": _id}}, "u": {"r": c.token}}], "comment": c.token}, check=False),
+        lambda: c.ask({"insert": IDS, "documents": [{"_id": _id, "t": c.token}], "comment": c.token}),
+        lambda: c.ask({"update": IDS, "updates": [{"q": {"_id": _id}, "u": change, "upsert": True}], "comment": c.token}),
+        lambda: c.ask({"update": IDS, "updates": [{"q": {"_id": {"$eq": _id}}, "u": {"r": c.token}}], "comment": c.token}),
         lambda: c.db.command({"delete": IDS, "deletes": [{"q": {"_id": _id}, "limit": c.random.randrange(2)}], "comment": c.token}),
     ])()
     if "nModified" in reply:
@@ -197,8 +197,8 @@ def own_collation(c: Client) -> Outcome:
     """A collection whose default collation folds case: "a" and "A" are one `_id` there."""
     _id = c.random.choice(["a", "A", "b", "B", "é", "É", "e", 1, 1.0])
     reply = c.random.choice([
-        lambda: c.db.command({"insert": FOLDED, "documents": [{"_id": _id, "t": c.token}], "comment": c.token}, check=False),
-        lambda: c.db.command({"update": FOLDED, "updates": [{"q": {"_id": _id}, "u": c.mark(), "upsert": True}], "comment": c.token}, check=False),
+        lambda: c.ask({"insert": FOLDED, "documents": [{"_id": _id, "t": c.token}], "comment": c.token}),
+        lambda: c.ask({"update": FOLDED, "updates": [{"q": {"_id": _id}, "u": c.mark(), "upsert": True}], "comment": c.token}),
         lambda: c.db.command({"delete": FOLDED, "deletes": [{"q": {"_id": _id}, "limit": 1}], "comment": c.token}),
     ])()
     if "nModified" in reply:

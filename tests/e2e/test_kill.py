@@ -10,13 +10,11 @@ import time
 
 import pytest
 from forwarder import Forwarder
-from judge import end_of_run
-from validator import Broken
+from judge import settle
 from workload import Workload, prepare, twice_applied
 
 KILLS = int(os.environ.get("TIDELOG_KILLS", 10))
 SEED = int(os.environ.get("TIDELOG_SEED", random.SystemRandom().randrange(1 << 30)))
-PATIENCE = 60.0
 
 
 @pytest.mark.timeout(600 + KILLS * 20)
@@ -43,20 +41,6 @@ def test_kills(lab, mode):
     assert len(diaries.acks) > 20 * KILLS, "hardly anything was acknowledged"
     settle(sidecar, store, diaries)
     assert not twice_applied(store.client())
-
-
-def settle(sidecar, store, diaries) -> None:
-    """A write that outlived its sidecar is found by the second look within a bounded time: wait for it, then judge."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return end_of_run(sidecar, store, diaries, exact=False)
-        except Broken:
-            raise
-        except AssertionError as error:
-            if "is not the store" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(1)
 
 
 def test_kill_when_idle_loses_nothing(lab, mode):

@@ -25,8 +25,10 @@ class Diary:
 
     def __init__(self, path: str):
         self.file = open(path, "w", encoding="utf-8")
+        self.last: dict = {}
 
     def write(self, **fields) -> None:
+        self.last = fields
         self.file.write(json.dumps(fields) + "\n")
         self.file.flush()
 
