@@ -2,9 +2,11 @@
 
 import time
 
+import bson
 from dump import difference, dump
 from sidecar import Sidecar, run_cli
 from store import Store
+from txn_judge import LEDGER
 from validator import Broken, check_export, fold_lines
 from workload import COLLATED, Diaries, Witness
 
@@ -34,13 +36,20 @@ def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool) ->
     wrong = witness.judge(diaries, exact)
     assert not wrong, f"{len(wrong)} wrong, the first:\n" + "\n".join(wrong[:5])
     compare("the log", fold, held)
-    exported, manifests = check_export(sidecar.export, COLLATED)
+    exported, manifests = check_export(sidecar.export, COLLATED, ended=money_is_right)
     compare("the windows", exported, held)
     assert fold.gaps == {} and not manifests[-1]["gaps"], "a gap is open in a run without gaps"
     for ns, count in fold.alive.items():
         assert fold.complete.get(ns, True), f"{ns} is told incomplete though it began empty ({count})"
     run_cli("verify", sidecar.export, timeout=300)
-    print(f"{len(diaries.acks)} acknowledged, {fold.lsn} records, {len(manifests)} windows, {dict(fold.ops)}")
+    told = f"{len(diaries.acks)} acknowledged, {fold.lsn} records, {len(manifests)} windows, {len(fold.batches.seen)} transactions"
+    print(f"{told}, {dict(fold.ops)}, found {dict(fold.found)}")
+
+
+def money_is_right(fold, manifest: dict) -> None:
+    """At the end of each window the balances make 0: no transaction straddles it."""
+    balances = [bson.decode(image)["balance"] for (ns, _), image in fold.images.items() if ns == LEDGER]
+    assert sum(balances) == 0, f"window {manifest['window']} ends where the balances make {sum(balances)}"
 
 
 def compare(what: str, fold, held: dict) -> None:

@@ -6,6 +6,7 @@ a judge can tell from the log alone whose write is in it.
 
 `changed` counts the records that the command must have made (None: not known from the reply, at least `least`).
 `see`: the token stands in an image of the log after the ack, whatever happened in between. `gone`: these ids are deleted.
+`txn`: it stands in exactly so many documents, changed by one transaction. `none`: it stands nowhere.
 """
 
 import dataclasses
@@ -27,6 +28,8 @@ class Outcome:
     least: int = 0
     see: bool = False
     gone: tuple = ()
+    txn: int | None = None
+    none: bool = False
 
 
 class Client:
@@ -40,13 +43,20 @@ class Client:
         self.made = 0
         self.owned: list[str] = []
         self.token = ""
+        self.txn: int | None = None
+        self.committing = False
         self.db = client["e2e"]
         self.other = client["e2e_other"]
 
     def next_token(self) -> str:
         self.made += 1
         self.token = f"T{self.seed}-{self.number}-{self.made}~"
+        self.txn, self.committing = None, False
         return self.token
+
+    def begin_txn(self, count: int) -> None:
+        """A transaction that will leave the token in `count` documents; `committing` is set when its commit may be sent."""
+        self.txn, self.committing = count, False
 
     def hot_id(self) -> str:
         """One of eight shared documents; others take their place as the work goes on, so that images stay small."""
@@ -95,12 +105,13 @@ def shape(weight: int = 2):
     return register
 
 
-def load() -> dict[str, tuple[int, object]]:
-    """All shapes, from all files."""
+def load(transactions: bool = False) -> dict[str, tuple[int, object]]:
+    """All shapes, from all files; with or without the transactions."""
     import shapes_batch
     import shapes_ddl
     import shapes_fam
     import shapes_single
+    import shapes_txn
 
-    assert shapes_batch and shapes_ddl and shapes_fam and shapes_single
-    return SHAPES
+    assert shapes_batch and shapes_ddl and shapes_fam and shapes_single and shapes_txn
+    return {name: made for name, made in SHAPES.items() if transactions or not name.startswith("txn_")}

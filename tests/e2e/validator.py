@@ -224,10 +224,10 @@ def windows_of(folder: pathlib.Path) -> list[pathlib.Path]:
     return found
 
 
-def check_export(folder: pathlib.Path, collated=(), watch=None) -> tuple[Fold, list[dict]]:
+def check_export(folder: pathlib.Path, collated=(), watch=None, ended=None) -> tuple[Fold, list[dict]]:
     """Folds all windows and checks each manifest: ids and lsn follow each other, the previous manifest's hash, bytes, count
     and SHA-256 of each file, counts by namespace and operation, clock range, fingerprints and completeness at the end, and that
-    it does not end where none may."""
+    it does not end where none may. `watch` sees each record, `ended` the fold and the manifest at the end of each window."""
     fold, manifests, previous = Fold(), [], ""
     fold.collated = set(collated)
     for number, window in enumerate(windows_of(folder), 1):
@@ -239,6 +239,8 @@ def check_export(folder: pathlib.Path, collated=(), watch=None) -> tuple[Fold, l
             raise Broken(f"{window.name}: {broken}") from None
         previous = sha(raw)
         manifests.append(manifest)
+        if ended:
+            ended(fold, manifest)
     fold.batches.ends([m["last_lsn"] for m in manifests], expect)
     return fold, manifests
 

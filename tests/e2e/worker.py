@@ -2,12 +2,13 @@
 
 Called by workload.py with one JSON argument; writes one JSON line for each attempt to its diary:
   {"try": token, "shape": name}                                       before the command is sent
-  {"ack": token, "shape": name, "changed", "least", "see", "gone"}    after its success
-  {"error": token, "shape": name, "kind": class, "code": n}           after an error
+  {"ack": token, "shape": name, "changed", "least", "see", "gone", "txn", "none"}    after its success
+  {"error": token, "shape": name, "kind": class, "code": n, "txn", "committing"}     after an error
   {"fault": traceback}                                                 when an action found something that must not be
 A diary is flushed before each command, so that an acknowledged write is never unknown to the judge.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -39,9 +40,10 @@ def act(client: Client, name: str, function, diary: Diary) -> None:
     diary.write(**{"try": token, "shape": name})
     try:
         done = function(client)
-        diary.write(ack=token, shape=name, changed=done.changed, least=done.least, see=done.see, gone=done.gone)
+        diary.write(ack=token, shape=name, **dataclasses.asdict(done))
     except PyMongoError as error:
-        diary.write(error=token, shape=name, kind=type(error).__name__, code=getattr(error, "code", None), text=str(error)[:300])
+        told = {"kind": type(error).__name__, "code": getattr(error, "code", None), "text": str(error)[:300]}
+        diary.write(error=token, shape=name, **told, txn=client.txn, committing=client.committing)
         if getattr(error, "code", None) is None:
             time.sleep(0.02)
 
@@ -52,7 +54,7 @@ def work(config: dict, number: int, mongo: MongoClient, wire: int) -> None:
     try:
         client = Client(mongo, config["seed"], number)
         client.bulk_write_supported = wire >= 25
-        shapes = {k: v for k, v in load().items() if not config["only"] or k in config["only"]}
+        shapes = {k: v for k, v in load(config["transactions"]).items() if not config["only"] or k in config["only"]}
         names, weights = list(shapes), [w for w, _ in shapes.values()]
         while client.made < config["actions"] and not os.path.exists(f"{config['folder']}/stop"):
             (name,) = client.random.choices(names, weights)

@@ -9,7 +9,9 @@ from collections import Counter
 
 from process import Process
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 from shapes import COLD, FOLDED, HOT, IDS
+from txn_judge import Transactions
 from validator import Record
 
 TOKEN = re.compile(rb"T\d+-\d+-\d+~")
@@ -27,6 +29,22 @@ def prepare(client: MongoClient) -> None:
     assert db.name == "e2e" and HOT and IDS
 
 
+def transactions_supported(client: MongoClient) -> bool:
+    """Whether a transaction with a write goes through."""
+    with client.start_session() as session:
+        session.start_transaction()
+        try:
+            client["probe"]["probe"].insert_one({}, session=session)
+        except OperationFailure:
+            return False
+        session.abort_transaction()
+    return True
+
+
+def tokens_in(image: bytes) -> set[str]:
+    return {t.decode() for t in TOKEN.findall(image)}
+
+
 class Workload:
     """`processes` × `threads` concurrent clients."""
 
@@ -37,6 +55,7 @@ class Workload:
         for number in range(processes):
             config = {"folder": str(folder), "uri": uri, "seed": seed, "actions": actions, "threads": threads}
             config |= {"first": number * threads, "only": options.get("only"), "pause": options.get("pause", 0)}
+            config |= {"transactions": options.get("transactions", False)}
             argv = [sys.executable, str(HERE / "worker.py"), json.dumps(config)]
             self.workers.append(Process(argv, folder / f"worker-{number}.log"))
 
@@ -106,19 +125,22 @@ class Witness:
         self.by_comment: Counter[str] = Counter()
         self.in_images: set[str] = set()
         self.gone: set[str] = set()
+        self.transactions = Transactions()
 
     def see(self, record: Record) -> None:
         if record.control is not None:
             return
         self.by_comment[record.get("comment") or ""] += 1
+        self.transactions.see(record, tokens_in)
         if record.after is not None:
-            self.in_images.update(t.decode() for t in TOKEN.findall(record.after))
+            self.in_images |= tokens_in(record.after)
         else:
             self.gone.add(record.get("id") if isinstance(record.get("id"), str) else "")
 
-    def judge(self, diaries: Diaries, exact: bool) -> list[str]:
-        """What is wrong. `exact`: nothing was killed, so the number of records of each command is known from its reply."""
-        wrong = []
+    def judge(self, diaries: Diaries, exact: bool, lossy: bool = False) -> list[str]:
+        """What is wrong. `exact`: nothing was killed, so the number of records of each command is known from its reply.
+        `lossy`: the store may have lost what it acknowledged."""
+        wrong = self.transactions.judge(diaries, lossy)
         for ack in diaries.acks:
             token, found = ack["ack"], self.by_comment[ack["ack"]]
             if ack["see"] and token not in self.in_images:

@@ -1,0 +1,77 @@
+"""The judge of transactions is judged: whole ones pass; halves, aborted ones, doubles and lost money are found."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from test_validator import change, part
+from validator import Broken, Record
+from workload import Witness
+
+A, B, C = "T1-0-1~", "T1-0-2~", "T1-0-3~"
+LEDGER = "e2e.accounts"
+
+
+def account(number: int, balance: int, *marks: str) -> dict:
+    return {"_id": number, "balance": balance, "marks": list(marks)}
+
+
+def stream() -> list[dict]:
+    """A moves money; B is observed by nobody (aborted); C has one document, and its outcome was never told."""
+    return [
+        change(1, 1, "insert", None, account(1, -5, A), ns=LEDGER, **part(1, 2)),
+        change(2, 1, "insert", None, account(2, 5, A), ns=LEDGER, **part(2, 2)),
+        change(3, 1, "insert", None, {"_id": 3, "t": C}, **part(1, 1, number=9)),
+        change(4, 2, "update", {"_id": 3, "t": C}, {"_id": 3, "t": C, "n": 1}),
+    ]
+
+
+def ack(token: str, txn: int | None, none: bool = False) -> dict:
+    return {"ack": token, "shape": "s", "changed": None, "least": 0, "see": False, "gone": (), "txn": txn, "none": none}
+
+
+def diaries(acks=(), errors=()):
+    acks = list(acks) or [ack(A, 2), ack(B, None, none=True)]
+    errors = list(errors) or [{"error": C, "txn": 1, "committing": True}]
+    return SimpleNamespace(acks=acks, errors=errors, tried={A: "s", B: "s", C: "s"})
+
+
+def judged(records: list[dict], told, lossy: bool = False) -> list[str]:
+    witness = Witness()
+    for record in records:
+        witness.see(Record(json.dumps(record)))
+    return witness.judge(told, exact=False, lossy=lossy)
+
+
+def test_whole_ones_pass():
+    assert judged(stream(), diaries()) == []
+    assert judged(stream(), diaries(), lossy=True) == []
+
+
+WRONG = {
+    "acknowledged and absent": (stream, diaries(acks=[ack(B, 2)])),
+    "acknowledged and too few": (stream, diaries(acks=[ack(A, 3)])),
+    "acknowledged and too many": (stream, diaries(acks=[ack(A, 1)])),
+    "aborted and there": (stream, diaries(acks=[ack(A, None, none=True)])),
+    "unknown and half": (stream, diaries(errors=[{"error": A, "txn": 3, "committing": True}])),
+    "never committed and there": (stream, diaries(errors=[{"error": C, "txn": 1, "committing": False}])),
+    "by two transactions": (lambda: [*stream()[:2], change(3, 1, "insert", None, {"_id": 3, "t": A}, **part(1, 1, number=9))], diaries(acks=[ack(A, 3)])),
+    "partly past its transaction": (lambda: [*stream()[:2], change(3, 1, "insert", None, {"_id": 3, "t": A})], diaries(acks=[ack(A, 3)])),
+}
+
+
+@pytest.mark.parametrize("what", list(WRONG))
+def test_wrong_ones_are_found(what):
+    records, told = WRONG[what]
+    assert judged(records(), told)
+
+
+def test_half_is_found_in_a_lossy_store():
+    assert judged(stream(), diaries(acks=[ack(A, 3)]), lossy=True)
+
+
+def test_lost_money_is_found():
+    records = stream()
+    records[0]["continued"] = False
+    with pytest.raises(Broken, match="balances"):
+        judged(records, diaries())

@@ -1,0 +1,77 @@
+"""Judges transactions by the tokens that they leave in documents, and by the money, whose sum is 0 wherever the log may be cut."""
+
+import bson
+from collections import Counter, defaultdict
+from shapes_txn import ACCOUNTS
+from validator import Record, expect
+
+LEDGER = f"e2e.{ACCOUNTS}"
+
+
+class Money:
+    """The balances as the log goes by."""
+
+    def __init__(self):
+        self.balances: dict[str, int] = {}
+        self.moves = 0
+
+    def see(self, record: Record) -> None:
+        """After each record that is not continued the sum is 0."""
+        if record.control is None and record.ns == LEDGER:
+            self.moves += 1
+            self.balances[record.key] = bson.decode(record.after)["balance"] if record.after is not None else 0
+            if not record.get("continued"):
+                total = sum(self.balances.values())
+                expect(total == 0, f"lsn {record.lsn}: the balances make {total}: half a transaction")
+
+
+class Transactions:
+    """Which token came into how many documents, by which transaction."""
+
+    def __init__(self):
+        self.where: dict[str, Counter] = defaultdict(Counter)
+        self.groups: set[tuple] = set()
+        self.money = Money()
+
+    def see(self, record: Record, tokens) -> None:
+        """`tokens(image)` finds those of an image."""
+        if record.control is not None or record.after is None:
+            return
+        txn = record.get("txn")
+        name = (txn["lsid"], txn["txn_number"]) if txn else None
+        if name:
+            self.groups.add(name)
+        fresh = tokens(record.after) - (tokens(record.before) if record.before else set())
+        for token in fresh:
+            self.where[token][name] += 1
+        self.money.see(record)
+
+    def judge(self, diaries, lossy: bool) -> list[str]:
+        """What is wrong. `lossy`: the store may lose what it acknowledged, so that one token may come twice."""
+        wrong = []
+        for ack in diaries.acks:
+            found = self.where.get(ack["ack"], Counter())
+            if ack["none"] and found:
+                wrong.append(f"aborted, but in the log: {ack} {dict(found)}")
+            if ack["txn"] is not None and not ack["none"]:
+                wrong += self._whole(ack, ack["ack"], ack["txn"], found, lossy, must=True)
+        for error in diaries.errors:
+            found = self.where.get(error["error"], Counter())
+            if error["txn"] is None:
+                continue
+            if not error["committing"] and found:
+                wrong.append(f"never committed, but in the log: {error} {dict(found)}")
+            else:
+                wrong += self._whole(error, error["error"], error["txn"], found, lossy, must=False)
+        return wrong
+
+    def _whole(self, entry: dict, token: str, count: int, found: Counter, lossy: bool, must: bool) -> list[str]:
+        """All or, unless it must be there, nothing."""
+        if not found and (count == 0 or not must):
+            return []
+        parts = [n for name, n in found.items() if name is not None]
+        if lossy:
+            return [f"half of it: {entry} {dict(found)}"] if any(n != count for n in parts) else []
+        if sum(found.values()) != count or len(found) > 1:
+            return [f"{token}: {count} changes of one transaction expected, found {dict(found)}: {entry}"]
+        return []
