@@ -19,7 +19,7 @@ mod routes;
 mod status;
 
 pub use routes::{AdminError, serve};
-pub use status::{CutAnswer, CutError, ExportStatus, GapRow, LogStatus, ProxyStatus, Ready, Reason, Status, WindowRow};
+pub use status::{CutAnswer, CutError, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason, Status, WindowRow};
 
 use std::fmt;
 use std::future::Future;

@@ -33,6 +33,8 @@ pub struct Status {
     pub uptime_ms: u64,
     /// The wire.
     pub proxy: ProxyStatus,
+    /// The node, as the watch saw it last.
+    pub node: NodeStatus,
     /// The changelog.
     pub log: LogStatus,
     /// The sink.
@@ -62,6 +64,19 @@ pub struct ProxyStatus {
     pub unknown_hosts: u64,
 }
 
+/// The node as the watch saw it last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct NodeStatus {
+    /// `primary`, `not primary`, `standalone`; empty: it has not answered yet.
+    pub role: String,
+    /// Identity of its process; empty: it tells none.
+    pub process: String,
+    /// Election term; 0: none.
+    pub term: u64,
+    /// What it may have lost is being verified.
+    pub correcting: bool,
+}
+
 /// The changelog.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LogStatus {
@@ -73,8 +88,12 @@ pub struct LogStatus {
     pub durability: String,
     /// The last durable record.
     pub tail_lsn: u64,
-    /// The log's generation.
+    /// Who counts: the epoch that changes carry.
     pub epoch: u32,
+    /// The last record that the store can no longer take back: windows close up to here.
+    pub proven_lsn: u64,
+    /// Why that stands still; empty: it does not.
+    pub held: String,
     /// Segments on disk.
     pub segments: u64,
     /// Their bytes.

@@ -2,7 +2,8 @@
 
 use super::cut::cut;
 use super::parts::Running;
-use crate::admin::{Control, ExportStatus, GapRow, LogStatus, ProxyStatus, Reason, Status, WindowRow};
+use crate::admin::{Control, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, Status, WindowRow};
+use crate::audit::node::NodeFacts;
 use crate::changelog::LogError;
 use crate::export::ledger::Window;
 use crate::metrics;
@@ -78,10 +79,21 @@ impl Running {
             reasons,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             proxy: self.proxy_status(),
+            node: self.node_status(),
             log: self.log_status(),
             export: self.export_status(),
             gaps: self.gaps(),
         }
+    }
+
+    /// Records that the store may still take back.
+    fn unproven(&self) -> u64 {
+        self.storage.log.tail().0.saturating_sub(self.horizon.upto().0)
+    }
+
+    fn node_status(&self) -> NodeStatus {
+        let NodeFacts { role, process, term, correcting } = self.node();
+        NodeStatus { role, process, term, correcting }
     }
 
     fn proxy_status(&self) -> ProxyStatus {
@@ -105,7 +117,9 @@ impl Running {
             data: self.storage.data.path().display().to_string(),
             durability: format!("{:?}", self.config.log.durability).to_lowercase(),
             tail_lsn: log.tail().0,
-            epoch: opened.epoch.0,
+            epoch: u32::try_from(metrics::EPOCH.get()).unwrap_or(opened.epoch.0),
+            proven_lsn: self.horizon.upto().0.min(log.tail().0),
+            held: if self.unproven() == 0 { String::new() } else { self.horizon.held() },
             segments: count(metrics::LOG_SEGMENTS.get()),
             bytes: count(metrics::LOG_BYTES.get()),
             disk_free_bytes: count(metrics::DISK_FREE_BYTES.get()),

@@ -2,11 +2,13 @@
 
 use super::probe::Probe;
 use super::storage::Storage;
+use crate::audit::node::{NodeFacts, Watch};
+use crate::changelog::Horizon;
 use crate::config::Config;
 use crate::export::ExporterHandle;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// What runs.
@@ -15,6 +17,8 @@ pub(super) struct Running {
     pub(super) config: Config,
     pub(super) storage: Storage,
     pub(super) exporter: Arc<ExporterHandle>,
+    pub(super) horizon: Arc<Horizon>,
+    watch: OnceLock<Arc<Watch>>,
     pub(super) probe: Probe,
     pub(super) started: Instant,
     phase: Mutex<Phase>,
@@ -32,9 +36,26 @@ enum Phase {
 }
 
 impl Running {
-    pub(super) fn new(config: Config, storage: Storage, exporter: Arc<ExporterHandle>, probe: Probe) -> Self {
+    pub(super) fn new(
+        config: Config,
+        storage: Storage,
+        exporter: Arc<ExporterHandle>,
+        horizon: Arc<Horizon>,
+        probe: Probe,
+    ) -> Self {
         let phase = Mutex::new(Phase::Recovering);
-        Self { config, storage, exporter, probe, started: Instant::now(), phase }
+        let watch = OnceLock::new();
+        Self { config, storage, exporter, horizon, watch, probe, started: Instant::now(), phase }
+    }
+
+    /// The node is watched from now on.
+    pub(super) fn watched_by(&self, watch: Arc<Watch>) {
+        let _only_once = self.watch.set(watch);
+    }
+
+    /// What is known of the node.
+    pub(super) fn node(&self) -> NodeFacts {
+        self.watch.get().map(|watch| watch.facts()).unwrap_or_default()
     }
 
     /// Applications are served from now on, unless the end has begun already.

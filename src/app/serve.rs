@@ -8,7 +8,9 @@ use super::parts::Running;
 use super::probe::Probe;
 use super::storage::{self, Storage};
 use crate::admin;
+use crate::audit::node::{Settings, Watch};
 use crate::capture::{Capture, Parts};
+use crate::changelog::Horizon;
 use crate::config::Config;
 use crate::export::{ExportOptions, Exporter, ExporterHandle, Limits};
 use crate::metrics;
@@ -38,15 +40,16 @@ pub(super) async fn serve(config: Config) -> Result<(), AppError> {
     let for_open = config.clone();
     let storage = blocking(move || storage::open(&for_open)).await?;
     storage.announce().await?;
-    let exporter = start_exporter(&config, &storage).await?;
+    let horizon = Horizon::closed("the node has not answered yet");
+    let exporter = start_exporter(&config, &storage, &horizon).await?;
     let probe = Probe::start(&config, last.clone());
-    let running = Arc::new(Running::new(config, storage, exporter, probe));
+    let running = Arc::new(Running::new(config, storage, exporter, horizon, probe));
     let mut admin = start_admin(&running, &last).await?;
     tokio::spawn(sample(Arc::clone(&running), last.clone()));
     tokio::spawn(tell_end(Arc::clone(&running), end.clone()));
 
     let served = tokio::select! {
-        served = start_and_serve(&running, password, &end) => served,
+        served = start_and_serve(&running, password, &end, &last) => served,
         _ended = &mut admin => Err(AppError::Ended("the admin server")),
     };
     end.cancel();
@@ -67,9 +70,14 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn start_exporter(config: &Config, storage: &Storage) -> Result<Arc<ExporterHandle>, AppError> {
+async fn start_exporter(
+    config: &Config,
+    storage: &Storage,
+    horizon: &Arc<Horizon>,
+) -> Result<Arc<ExporterHandle>, AppError> {
     let windows = &config.windows;
     let mut options = ExportOptions::folder(config.log.data.clone(), config.export.dir.clone());
+    options.horizon = Arc::clone(horizon);
     options.limits = Limits {
         max_bytes: windows.max_bytes,
         max_records: windows.max_records,
@@ -116,8 +124,10 @@ async fn start_and_serve(
     running: &Arc<Running>,
     password: Option<crate::config::Secret>,
     end: &CancellationToken,
+    last: &CancellationToken,
 ) -> Result<(), AppError> {
     let capture = Arc::new(start_capture(running, password).await?);
+    start_watch(running, &capture, last);
     if unless(end, recover(&capture)).await.is_none() {
         return Ok(());
     }
@@ -140,6 +150,21 @@ async fn start_and_serve(
             Err(AppError::Ended("the listener"))
         }
     }
+}
+
+/// Watches the node: how far windows may go, and what it may have lost.
+fn start_watch(running: &Running, capture: &Arc<Capture>, last: &CancellationToken) {
+    let (config, storage) = (&running.config, &running.storage);
+    let settings = Settings {
+        address: config.proxy.upstream.to_string(),
+        connect: Duration::from_millis(config.store.connect_timeout_ms),
+        need_ms: config.windows.settle_ms.max(config.store.journal_ms),
+        windows_end: running.exporter.status().closed_lsn,
+    };
+    let (log, index) = (Arc::clone(&storage.log), Arc::clone(&storage.index));
+    let watch = Watch::new(settings, Arc::clone(capture), log, index, Arc::clone(&running.horizon));
+    running.watched_by(Arc::clone(&watch));
+    tokio::spawn(watch.run(last.clone().cancelled_owned()));
 }
 
 async fn start_capture(running: &Running, password: Option<crate::config::Secret>) -> Result<Capture, AppError> {

@@ -22,6 +22,7 @@ mod files;
 mod fold;
 mod line;
 mod manifest;
+pub mod node;
 mod verdict;
 mod window;
 

@@ -14,7 +14,7 @@ use crate::changelog::LogError;
 use crate::entity::Entry;
 use crate::metrics;
 use crate::types::{
-    Body, Change, Digest, Draft, EntityKey, Found, Image, Lsn, Namespace, Op, Origin, Record, RetryId, Seq,
+    Body, Change, Digest, Draft, EntityKey, Epoch, Found, Image, Lsn, Namespace, Op, Origin, Record, RetryId, Seq,
 };
 use crate::wire::msg::document;
 
@@ -62,17 +62,16 @@ impl Capture {
         if known_sha == before_sha && before_sha == after_sha {
             return Ok(());
         }
-        let mut seq = match &known {
-            Some(entry) if entry.epoch == self.epoch => entry.seq.0,
-            _ => 0,
-        };
+        let (epoch, Seq(next)) = Entry::next(known.as_ref(), self.epochs.current());
+        let mut seq = next - 1;
         if known_sha != before_sha {
             seq += 1;
             let known_image = match known.as_ref().filter(|e| e.alive) {
                 Some(entry) => self.logged_image(entry)?,
                 None => None,
             };
-            let change = self.change(step, cause, Op::Observed, seq, (known_image, known_sha, step.before.clone()));
+            let change =
+                self.change(step, cause, Op::Observed, (epoch, seq), (known_image, known_sha, step.before.clone()));
             drafts.push(change);
         }
         if before_sha != after_sha {
@@ -82,11 +81,17 @@ impl Capture {
                 (_, None) => Op::Delete,
                 _ => step.op,
             };
-            drafts.push(self.change(step, cause, op, seq, (step.before.clone(), before_sha, step.after.clone())));
+            drafts.push(self.change(
+                step,
+                cause,
+                op,
+                (epoch, seq),
+                (step.before.clone(), before_sha, step.after.clone()),
+            ));
         } else if known_sha == before_sha {
             metrics::UNCHANGED.inc();
         }
-        self.index.stage(step.ns, step.key, Entry::staged(self.epoch, Seq(seq), after_sha));
+        self.index.stage(step.ns, step.key, Entry::staged(epoch, Seq(seq), after_sha));
         Ok(())
     }
 
@@ -95,7 +100,7 @@ impl Capture {
         step: &Step<'_>,
         cause: &Cause,
         op: Op,
-        seq: u64,
+        (epoch, seq): (Epoch, u64),
         (before, before_sha, after): (Option<Image>, Option<Digest>, Option<Image>),
     ) -> Draft {
         let id = after.as_ref().or(before.as_ref()).and_then(stored_id).unwrap_or_else(|| step.id.clone());
@@ -107,11 +112,14 @@ impl Capture {
             _ => None,
         };
         metrics::CHANGES.inc_for(op.name());
+        if found == Some(Found::StoreLoss) {
+            metrics::NODE_LOST.inc();
+        }
         let change = Change {
             ns: step.ns.clone(),
             id,
             key: step.key.clone(),
-            epoch: self.epoch,
+            epoch,
             seq: Seq(seq),
             op,
             before,

@@ -18,6 +18,7 @@ mod command;
 mod compare;
 mod cursors;
 mod ddl;
+mod epoch;
 mod error;
 mod intent;
 mod namespace;
@@ -46,6 +47,7 @@ use crate::types::{Draft, Epoch, Namespace, Origin};
 
 use command::merge::{self, is_ok};
 pub use ddl::written_by;
+pub use epoch::Epochs;
 pub use error::{CaptureError, ShapeError};
 pub use intent::{IntentError, Intents, Left, Scope, Slot};
 use observe::Via;
@@ -65,7 +67,7 @@ pub struct Parts {
     pub disk: Arc<dyn Disk>,
     /// Their folder.
     pub intents: PathBuf,
-    /// Who counts.
+    /// Who counts, as the log knows it.
     pub epoch: Epoch,
     /// When entities of open intents are looked at a second time.
     pub second_look: Duration,
@@ -84,7 +86,7 @@ pub struct Capture {
     namespaces: namespace::Namespaces,
     trailers: swap::Trailers,
     cursors: cursors::Cursors,
-    epoch: Epoch,
+    epochs: Arc<Epochs>,
     second_look: Duration,
     looks: tokio::sync::mpsc::UnboundedSender<recover::Look>,
     looks_out: parking_lot::Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<recover::Look>>>,
@@ -146,7 +148,7 @@ impl Capture {
             namespaces: namespace::Namespaces::default(),
             trailers: swap::Trailers::default(),
             cursors: cursors::Cursors::default(),
-            epoch,
+            epochs: Epochs::new(epoch),
             second_look,
             looks,
             looks_out: parking_lot::Mutex::new(Some(looks_out)),

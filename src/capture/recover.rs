@@ -18,7 +18,7 @@ use super::intent::{Scope, Slot};
 use super::observe::Target;
 use super::piece::Hold;
 use crate::metrics;
-use crate::types::Namespace;
+use crate::types::{Control, Found, Lsn, Namespace};
 
 /// A second look that is due.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Capture {
         let found = left.len();
         metrics::INTENTS_RECOVERED.add(u64::try_from(found).unwrap_or(u64::MAX));
         for scope in merged(left.iter().map(|l| &l.scope)) {
-            self.verify_scope(&scope).await?;
+            self.verify(&scope, Found::Recovery).await?;
         }
         // What was under way longer ago than the second look waits has had it now.
         let bound_ms = i64::try_from(self.second_look.as_millis()).unwrap_or(i64::MAX);
@@ -91,7 +91,7 @@ impl Capture {
     async fn look(&self, look: &mut Look) {
         tokio::time::sleep_until(look.due).await;
         for scope in &look.scopes {
-            while let Err(error) = self.verify_scope(scope).await {
+            while let Err(error) = self.verify(scope, Found::Recovery).await {
                 metrics::VERIFY_FAILURES.inc();
                 warn!(%error, "second look failed, trying again");
                 tokio::time::sleep(AGAIN).await;
@@ -99,16 +99,22 @@ impl Capture {
         }
     }
 
-    async fn verify_scope(&self, scope: &Scope) -> Result<(), CaptureError> {
+    /// Reads what `scope` names under its guards and appends *observed* records for what the log does not know, durable when
+    /// this returns.
+    ///
+    /// # Errors
+    /// The store cannot be read; what was found before is in the log.
+    pub async fn verify(&self, scope: &Scope, found: Found) -> Result<(), CaptureError> {
+        let cause = Cause { found, ..Cause::default() };
         match scope {
             Scope::Entities(groups) => {
                 for (ns, ids) in groups {
-                    self.verify_ids(ns, ids).await?;
+                    self.verify_ids(ns, ids, &cause).await?;
                 }
             }
             Scope::Namespaces(namespaces) => {
                 for ns in namespaces {
-                    self.verify_whole(ns).await?;
+                    self.verify_whole(ns, &cause).await?;
                 }
             }
             Scope::Database(db) => {
@@ -118,14 +124,38 @@ impl Capture {
                 namespaces.sort();
                 namespaces.dedup();
                 for ns in &namespaces {
-                    self.verify_whole(ns).await?;
+                    self.verify_whole(ns, &cause).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn verify_ids(&self, ns: &Namespace, ids: &[RawBson]) -> Result<(), CaptureError> {
+    /// Waits until every write that is under way now has handed its records to the log or failed, and tells the log's end then.
+    /// Writes that begin meanwhile are not held up.
+    ///
+    /// # Errors
+    /// The log failed.
+    pub async fn quiet(&self) -> Result<Lsn, CaptureError> {
+        self.ns_guards.landed().await;
+        let _durable = self.enqueue(Vec::new()).wait().await?;
+        Ok(self.log.tail())
+    }
+
+    /// What was learnt of namespaces is asked anew: the store may have lost it.
+    pub fn forget_namespaces(&self) {
+        self.namespaces.forget(|_| true);
+    }
+
+    /// Appends a fact about the log, durable and in the index when this returns; tells its number.
+    ///
+    /// # Errors
+    /// The log or the index failed.
+    pub async fn state(&self, control: Control) -> Result<Lsn, CaptureError> {
+        Ok(self.control(vec![control]).await?.last())
+    }
+
+    async fn verify_ids(&self, ns: &Namespace, ids: &[RawBson], cause: &Cause) -> Result<(), CaptureError> {
         if self.namespace(ns).await?.excluded {
             return Ok(());
         }
@@ -139,17 +169,17 @@ impl Capture {
         let keys = targets.iter().map(|t| t.key.clone()).collect();
         let _guard = self.guards.lock(ns, keys).await;
         let mut drafts = Vec::new();
-        let verified = self.verify_targets(&targets, &Cause::default(), &mut drafts).await;
+        let verified = self.verify_targets(&targets, cause, &mut drafts).await;
         let _durable = self.enqueue(drafts).wait().await?;
         verified
     }
 
-    async fn verify_whole(&self, ns: &Namespace) -> Result<(), CaptureError> {
+    async fn verify_whole(&self, ns: &Namespace, cause: &Cause) -> Result<(), CaptureError> {
         if self.namespace(ns).await?.excluded {
             return Ok(());
         }
         let _hold = Hold::exclusive(self.ns_guards.exclusive(std::slice::from_ref(ns)).await);
-        let _durable = self.verify_namespace(ns, &Cause::default()).await?;
+        let _durable = self.verify_namespace(ns, cause).await?;
         Ok(())
     }
 }

@@ -99,6 +99,7 @@ impl Capture {
     /// Takes operation and cluster time out of a reply.
     pub(crate) fn learn_clocks(&self, cx: &mut Cx<'_>, reply: &RawDocument) {
         self.trailers.learn(reply);
+        self.learn_term(reply);
         if let Ok(time) = reply.get_timestamp("operationTime") {
             cx.cause.operation_time = Some(u64::from(time.time) << 32 | u64::from(time.increment));
         }

@@ -67,6 +67,7 @@ impl Capture {
     ) -> Result<Outcome, CaptureError> {
         let retryable = message.body().get("txnNumber").is_ok_and(|n| n.is_some());
         self.admit(retryable)?;
+        self.epochs.known().await;
         let _room = self.log.reserve(u64::try_from(message.bytes().len()).unwrap_or(u64::MAX)).await?;
         let verb = verb(kind);
         let Ok(parts) = command::parts(verb, message) else {

@@ -288,6 +288,20 @@ impl Changelog {
         Ok(*first)
     }
 
+    /// Goes up to `epoch` as the log's generation (never down): durable before it returns. Blocks.
+    ///
+    /// # Errors
+    /// What the disk said; the generation is then what it was.
+    pub fn raise_epoch(&self, epoch: Epoch) -> Result<(), LogError> {
+        let mut identity = self.identity.lock();
+        if epoch > identity.epoch {
+            let raised = Identity { epoch, ..*identity };
+            raised.save(&*self.shared.disk, &self.shared.dir)?;
+            *identity = raised;
+        }
+        Ok(())
+    }
+
     /// Settles what is in the queue, syncs, marks the log as closed and gives the lock back. Blocks; a second call does
     /// nothing.
     ///

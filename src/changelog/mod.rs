@@ -9,6 +9,7 @@ mod commit;
 mod error;
 mod evidence;
 pub mod frame;
+mod horizon;
 mod identity;
 #[cfg(feature = "model")]
 mod inline;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use commit::{Durable, Observer};
 pub use error::LogError;
+pub use horizon::Horizon;
 #[cfg(feature = "model")]
 pub use inline::Inline;
 pub use inspect::Inspection;

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::admin_client::{ask, quoted};
 use super::text::{Align, bytes, count, plain, span, table, things};
-use crate::admin::{CutAnswer, ExportStatus, GapRow, LogStatus, ProxyStatus, Status};
+use crate::admin::{CutAnswer, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Status};
 use crate::config::Address;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -30,18 +30,24 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), CliError> {
     for reason in &status.reasons {
         writeln!(out, "  ! {}: {}", reason.part, plain(&reason.message))?;
     }
-    print_proxy(&status.proxy, out)?;
+    print_proxy(&status.proxy, &status.node, out)?;
     print_log(&status.log, out)?;
     print_export(&status.export, out)?;
     print_gaps(&status.gaps, out)?;
     Ok(())
 }
 
-fn print_proxy(proxy: &ProxyStatus, out: &mut dyn Write) -> io::Result<()> {
+fn print_proxy(proxy: &ProxyStatus, node: &NodeStatus, out: &mut dyn Write) -> io::Result<()> {
     let answers = if proxy.upstream_up { "answers" } else { "DOES NOT ANSWER" };
     let (listen, told, connections) = (&proxy.listen, &proxy.advertise, things(proxy.connections, "connection"));
     writeln!(out, "applications  {listen} (told {told}), {connections}")?;
-    writeln!(out, "node          {} {answers}, {}", proxy.upstream, things(proxy.write_commands, "write command"))?;
+    let role = if node.role.is_empty() { String::new() } else { format!(" {}", node.role) };
+    let term = if node.term == 0 { String::new() } else { format!(" of term {}", node.term) };
+    let written = things(proxy.write_commands, "write command");
+    writeln!(out, "node          {} {answers}{role}{term}, {written}", proxy.upstream)?;
+    if node.correcting {
+        writeln!(out, "  ! the node is another than before: what it may have lost is being verified")?;
+    }
     if proxy.unknown_hosts > 0 {
         let times = count(proxy.unknown_hosts);
         writeln!(
@@ -57,7 +63,13 @@ fn print_log(log: &LogStatus, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "changelog     {}, durability {}{health}", things(log.tail_lsn, "record"), log.durability)?;
     let (size, free) = (bytes(log.bytes), bytes(log.disk_free_bytes));
     writeln!(out, "              {}, {size} in {}, {free} free", log.data, things(log.segments, "segment"))?;
-    writeln!(out, "              log {} epoch {}", log.id, log.epoch)
+    writeln!(out, "              log {} epoch {}", log.id, log.epoch)?;
+    let open = log.tail_lsn.saturating_sub(log.proven_lsn);
+    if open > 0 {
+        let why = if log.held.is_empty() { "settling".to_owned() } else { plain(&log.held) };
+        writeln!(out, "              {} not proved durable in the store yet: {why}", things(open, "record"))?;
+    }
+    Ok(())
 }
 
 fn print_export(export: &ExportStatus, out: &mut dyn Write) -> io::Result<()> {

@@ -89,6 +89,8 @@ pub struct StoreConfig {
     pub password_env: String,
     /// How long a connection attempt may take.
     pub connect_timeout_ms: u64,
+    /// How long the store may keep what it acknowledged before it writes its journal.
+    pub journal_ms: u64,
 }
 
 /// How the images of a change are proved.
@@ -261,6 +263,7 @@ impl Default for StoreConfig {
             password_file: PathBuf::new(),
             password_env: String::new(),
             connect_timeout_ms: 5_000,
+            journal_ms: 250,
         }
     }
 }

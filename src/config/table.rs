@@ -59,6 +59,7 @@ pub const SETTINGS: &[Setting] = &[
     row("store.password_file", OptionalPath, "", "A file whose first line is the password. Empty: none."),
     row("store.password_env", Text, "", "The name of the environment variable that holds the password. Empty: none."),
     row("store.connect_timeout_ms", Number(100, 120_000), "", "How long a connection to the node may take."),
+    row("store.journal_ms", Number(0, 60_000), "", "The store may lose in a crash what it acknowledged less than this ago: twice its journal interval (100 ms) and more. No window holds a record before the node was seen alive this long after it, whatever `windows.settle_ms`."),
     row("capture.mode", Choice(&["exact"]), "", "`exact`: the image before each change is read from the store."),
     row("capture.transactions", Choice(&["refuse"]), "", "`refuse`: a write inside a transaction is answered with an error; everything else in a transaction goes through."),
     row("capture.second_look_ms", Number(0, 600_000), "", "After a start the entities of open intents are verified at once, and again after this time: a forwarded write may outlive the process that sent it."),

@@ -5,7 +5,7 @@
 //! leaves rows under the new name that the rename, applied again, overwrites with the same bytes; the old rows are not touched.
 
 use super::error::IndexError;
-use super::index::{Entry, Folded, Index, too_long};
+use super::index::{Entry, Folded, Index, NodeSeen, too_long};
 use super::row::{self, NamespaceRow, Row};
 use super::rows::Batch;
 use crate::types::{
@@ -69,6 +69,7 @@ struct Work {
     log: LogState,
     dropped: HashMap<Namespace, Lsn>,
     gaps: BTreeMap<u64, Option<Gap>>,
+    node: Option<NodeSeen>,
     /// Entities changed, to take out of the overlay.
     changed: Vec<((Namespace, EntityKey), Epoch, Seq)>,
     last: Lsn,
@@ -126,6 +127,7 @@ impl Index {
             log: LogState::default(),
             dropped: HashMap::new(),
             gaps: BTreeMap::new(),
+            node: None,
             changed: Vec::new(),
             last: self.applied(),
         }
@@ -161,6 +163,9 @@ impl Index {
         for ns in emptied {
             self.touch(work, &ns);
             work.dropped.insert(ns, record.lsn);
+        }
+        if let Control::Node { process, term, rbid, .. } = control {
+            work.node = Some(NodeSeen { process: process.clone(), term: *term, rbid: *rbid, lsn: record.lsn });
         }
         work.log.apply_control(record.lsn, record.wall_ms, control);
         if let Control::GapOpened { id, .. } | Control::GapClosed { id } = control {
@@ -218,10 +223,16 @@ impl Index {
         for (id, gap) in &work.gaps {
             work.batch.meta(row::gap_key(*id), gap.as_ref().map(row::encode_gap));
         }
+        if let Some(node) = &work.node {
+            work.batch.meta("node", Some(row::encode_node(node)));
+        }
         work.batch.meta("applied", Some(work.last.0.to_le_bytes().to_vec()));
         work.batch.commit("commit")?;
         let mut folded = RwLockUpgradableReadGuard::upgrade(folded);
         folded.take(work.log, work.dropped, work.gaps);
+        if work.node.is_some() {
+            folded.node = work.node;
+        }
         folded.applied = work.last;
         folded.show();
         drop(folded);

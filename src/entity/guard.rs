@@ -7,6 +7,7 @@
 //! - Dropping a guard, or the future that waits for it, gives everything back. A time-out around the call is safe.
 //! - An entry exists only while someone holds or awaits it.
 
+use super::flight::{Flights, Seat};
 use super::queue::{Held, Mode, Table};
 use super::watch::{Watch, Watches};
 use crate::metrics::{self, GUARD_WAIT_SECONDS, GUARD_WAITERS, GUARDS_HELD};
@@ -147,6 +148,7 @@ enum Place {
 pub struct NsGuards {
     table: Arc<Table<Place>>,
     watches: Arc<Watches>,
+    flights: Arc<Flights>,
 }
 
 /// Namespaces (and their databases) held.
@@ -155,6 +157,7 @@ pub struct NsGuards {
 pub struct NsGuard {
     held: Vec<Held<Place>>,
     watches: Arc<Watches>,
+    _seat: Seat,
 }
 
 impl Drop for NsGuard {
@@ -180,12 +183,12 @@ impl Default for NsGuards {
 impl NsGuards {
     /// None held.
     pub fn new() -> Self {
-        Self { table: Table::new(), watches: Arc::default() }
+        Self { table: Table::new(), watches: Arc::default(), flights: Flights::new() }
     }
 
     /// None held; the watches of `entities` learn of exclusive holders.
     pub fn beside(entities: &Guards) -> Self {
-        Self { table: Table::new(), watches: Arc::clone(&entities.watches) }
+        Self { table: Table::new(), watches: Arc::clone(&entities.watches), flights: Flights::new() }
     }
 
     /// For writes of documents: others may write, nobody may drop or rename.
@@ -206,6 +209,11 @@ impl NsGuards {
     /// For dropDatabase: nobody else writes anywhere in it.
     pub async fn database_exclusive(&self, db: &str) -> NsGuard {
         self.take(vec![(Place::Database(db.into()), Mode::Exclusive)]).await
+    }
+
+    /// Waits until all that are held now have been dropped; those taken meanwhile are not waited for.
+    pub async fn landed(&self) {
+        self.flights.landed().await;
     }
 
     /// Places that someone holds or awaits.
@@ -235,6 +243,6 @@ impl NsGuards {
         for (place, mode) in &places {
             held.push(self.table.acquire(place, *mode).await);
         }
-        NsGuard { held, watches: Arc::clone(&self.watches) }
+        NsGuard { held, watches: Arc::clone(&self.watches), _seat: self.flights.board() }
     }
 }

@@ -75,6 +75,19 @@ pub struct Known {
     pub complete: bool,
 }
 
+/// What the log last said of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Identity of its process; empty: it tells none.
+    pub process: String,
+    /// Election term; 0: a standalone.
+    pub term: u64,
+    /// Rollback id; 0: it tells none.
+    pub rbid: u64,
+    /// The record.
+    pub lsn: Lsn,
+}
+
 /// Settings of the index.
 #[derive(Clone, Debug)]
 pub struct IndexOptions {
@@ -94,6 +107,7 @@ pub(super) struct Folded {
     pub(super) log: LogState,
     /// The record that last emptied a namespace.
     pub(super) dropped: HashMap<Namespace, Lsn>,
+    pub(super) node: Option<NodeSeen>,
     pub(super) applied: Lsn,
 }
 
@@ -206,6 +220,11 @@ impl Index {
     /// The fold of the log up to [`Index::applied`].
     pub fn state(&self) -> LogState {
         self.folded.read().log.clone()
+    }
+
+    /// What the log last said of the node; `None`: nothing, or not since the index was made from a log that had been trimmed.
+    pub fn node(&self) -> Option<NodeSeen> {
+        self.folded.read().node.clone()
     }
 
     /// The fold of the log and the lsn it stands at.

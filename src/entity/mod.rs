@@ -7,6 +7,7 @@
 
 mod apply;
 mod error;
+mod flight;
 mod guard;
 mod index;
 mod indexer;
@@ -21,7 +22,7 @@ mod watch;
 
 pub use error::IndexError;
 pub use guard::{EntityGuard, Guards, NsGuard, NsGuards};
-pub use index::{Entry, Index, IndexOptions, Known};
+pub use index::{Entry, Index, IndexOptions, Known, NodeSeen};
 pub use indexer::{Indexer, Observer};
 pub use key::{KeyError, MAX_DEPTH, MAX_PLAIN, key_of};
 pub use watch::Watch;

@@ -94,6 +94,7 @@ fn read_meta(meta: &Keyspace) -> Result<(Folded, Option<LogId>), IndexError> {
                 let bytes = value.as_ref().try_into().ok().ok_or(DAMAGED)?;
                 folded.applied = Lsn(u64::from_le_bytes(bytes));
             }
+            b"node" => folded.node = Some(row::decode_node(&value).ok_or(DAMAGED)?),
             [b'g', ..] => {
                 let gap = row::gap_id(&key).and_then(|id| row::decode_gap(id, &value)).ok_or(DAMAGED)?;
                 folded.log.gaps.insert(gap.id, gap);

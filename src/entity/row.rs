@@ -6,11 +6,12 @@
 //! keyspace `meta`       `log`            log id 16
 //!                       `applied`        lsn 8
 //!                       `n` namespace    alive 8 · sum 32 · complete 1 · dropped 8
+//!                       `node`           lsn 8 · term 8 · rbid 8 · then process: length 4 and bytes (a namespace has a dot, so none is called so)
 //!                       `g` id 8         since 8 · since_ms 8 · then ns, cause, detail: each length 4 and bytes
 //! ```
 //! The folder's name carries the version of this layout; another layout is another folder, built again from the log.
 
-use super::index::Entry;
+use super::index::{Entry, NodeSeen};
 use crate::types::{Digest, EntityKey, Epoch, Gap, Lsn, Namespace, NamespaceState, Seq};
 
 /// Longest namespace that a row can hold; far above what stores accept (255 bytes).
@@ -91,6 +92,23 @@ pub(super) fn decode_gap(id: u64, mut from: &[u8]) -> Option<Gap> {
     let (ns, cause, detail) = (take_text(from)?, take_text(from)?, take_text(from)?);
     let ns = Namespace::from_full(&ns);
     from.is_empty().then_some(Gap { id, ns, cause, detail, since, since_ms })
+}
+
+pub(super) fn encode_node(node: &NodeSeen) -> Vec<u8> {
+    let mut out = Vec::new();
+    for number in [node.lsn.0, node.term, node.rbid] {
+        out.extend(number.to_le_bytes());
+    }
+    out.extend(u32::try_from(node.process.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend(node.process.as_bytes());
+    out
+}
+
+pub(super) fn decode_node(mut from: &[u8]) -> Option<NodeSeen> {
+    let from = &mut from;
+    let (lsn, term, rbid) = (Lsn(take_u64(from)?), take_u64(from)?, take_u64(from)?);
+    let process = take_text(from)?;
+    from.is_empty().then_some(NodeSeen { process, term, rbid, lsn })
 }
 
 /// The beginning of all entity rows of a namespace; `None`: its name is too long.

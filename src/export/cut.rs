@@ -60,7 +60,7 @@ impl Cutting {
             self.answer(wall_ms)?;
             if let Some(cause) = self.cutter.full() {
                 self.close(cause, None, wall_ms)?;
-            } else if self.cutter.last() < self.settling.settled() && self.take()? {
+            } else if self.cutter.last() < self.settling.settled().min(self.shared.horizon.upto()) && self.take()? {
                 // One more; it may have filled the window.
             } else if let Some(cause) = self.cutter.ripe(now_ms, self.settling.newest()) {
                 self.close(cause, None, wall_ms)?;
@@ -76,7 +76,7 @@ impl Cutting {
     fn take(&mut self) -> Result<bool, ExportError> {
         let Some(head) = self.reader.next_head()? else { return Ok(false) };
         let seen = self.settling.seen_at(head.head.stamp.lsn);
-        self.cutter.take(&head, seen.at_ms);
+        self.cutter.take(&head, seen.at_ms, self.shared.horizon.may_end(head.head.stamp.lsn));
         Ok(true)
     }
 
@@ -108,6 +108,7 @@ impl Cutting {
         let (id, first, last) = (window.id, window.first, window.last);
         self.ledger.append(window)?;
         self.cutter.closed();
+        self.shared.horizon.passed(last);
         metrics::WINDOWS_CLOSED.inc_for(cause.name());
         tracing::debug!(window = id.0, first = first.0, last = last.0, cause = cause.name(), "window closed");
         self.shared.wake();

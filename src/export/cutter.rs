@@ -4,8 +4,10 @@
 //! 1. A window never ends inside a batch ([`Stamp::continued`](crate::changelog::record::Stamp)).
 //! 2. It is given only records that are at least `settle_ms` old ([`Settling`]), so no window holds a record that a crash of
 //!    the store may take back.
-//! 3. The log's records are synced before the window over them is closed, whatever the log's durability.
-//! 4. An empty window is made only when somebody asked for it.
+//! 3. It is given only records that the store cannot take back by its own rules ([`Horizon`](crate::changelog::Horizon)), and no
+//!    window ends between a change that the store lost and its correction.
+//! 4. The log's records are synced before the window over them is closed, whatever the log's durability.
+//! 5. An empty window is made only when somebody asked for it.
 //!
 //! # Decisions
 //! Ages are counted on a monotonic clock from the moment a record was first seen to be durable, not from its wall time: a
@@ -107,6 +109,8 @@ pub(super) struct Cutter {
     /// When its first record was first seen.
     since_ms: u64,
     continued: bool,
+    /// The last record lies between a change that the store lost and its correction.
+    forbidden: bool,
     /// At the end of the window before.
     before: LogState,
     state: LogState,
@@ -126,6 +130,7 @@ impl Cutter {
             clocks: None,
             since_ms: 0,
             continued: false,
+            forbidden: false,
             before: state.clone(),
             state: state.clone(),
         }
@@ -147,7 +152,7 @@ impl Cutter {
 
     /// Whether a window may end after the last record taken.
     pub(super) fn may_close(&self) -> bool {
-        !self.continued
+        !self.continued && !self.forbidden
     }
 
     /// Wall time of its first record.
@@ -155,8 +160,8 @@ impl Cutter {
         self.clocks.as_ref().map(|c| c.first_wall_ms)
     }
 
-    /// Takes the next record in; `seen_ms`: when it was first seen.
-    pub(super) fn take(&mut self, record: &RecordHead, seen_ms: u64) {
+    /// Takes the next record in; `seen_ms`: when it was first seen; `may_end`: a window may end with it.
+    pub(super) fn take(&mut self, record: &RecordHead, seen_ms: u64, may_end: bool) {
         let stamp = &record.head.stamp;
         match &record.head.body {
             HeadBody::Change { ns, before_sha, after_sha, .. } => self.state.apply_change(ns, *before_sha, *after_sha),
@@ -165,6 +170,7 @@ impl Cutter {
         self.last = stamp.lsn;
         self.log_bytes += record.bytes;
         self.continued = stamp.continued;
+        self.forbidden = !may_end;
         if let Some(clocks) = &mut self.clocks {
             clocks.last_hlc = stamp.hlc;
             clocks.last_wall_ms = stamp.wall_ms;

@@ -8,7 +8,7 @@ use super::ledger::{Ledger, Window, Windows};
 use super::status::{CutterLive, SinkLive, SinkSeat, Status};
 use super::threads;
 use super::worker::{SinkOptions, Sources, Worker};
-use crate::changelog::Changelog;
+use crate::changelog::{Changelog, Horizon};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::types::{Lsn, WindowId};
@@ -32,13 +32,22 @@ pub struct ExportOptions {
     pub sinks: Vec<SinkOptions>,
     /// Bounds of the wait after a failed delivery, ms: the first, and the greatest.
     pub retry_ms: (u64, u64),
+    /// Which records may be in a window at all.
+    pub horizon: Arc<Horizon>,
 }
 
 impl ExportOptions {
-    /// Defaults, with one folder.
+    /// Defaults, with one folder, and no horizon.
     pub fn folder(data: PathBuf, dir: PathBuf) -> Self {
         let sinks = vec![SinkOptions { name: "folder", dir }];
-        Self { data, limits: Limits::default(), bson: Bson::default(), sinks, retry_ms: (200, 30_000) }
+        Self {
+            data,
+            limits: Limits::default(),
+            bson: Bson::default(),
+            sinks,
+            retry_ms: (200, 30_000),
+            horizon: Horizon::open(),
+        }
     }
 }
 
@@ -52,6 +61,7 @@ pub(super) struct Shared {
     pub(super) sinks: Vec<SinkSeat>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) retry_ms: (u64, u64),
+    pub(super) horizon: Arc<Horizon>,
     /// Counts wake-ups, so that none is missed.
     bell: Mutex<u64>,
     rung: Condvar,
@@ -130,9 +140,9 @@ pub(super) fn assemble(
         sinks.push(SinkSeat { name, dir, live });
         workers.push(worker);
     }
-    let (cutter, retry_ms) = (CutterLive::default(), options.retry_ms);
+    let (cutter, retry_ms, horizon) = (CutterLive::default(), options.retry_ms, options.horizon);
     let (bell, rung) = (Mutex::new(0), Condvar::new());
-    let shared = Arc::new(Shared { log, clock, windows, cutter, sinks, stop, retry_ms, bell, rung });
+    let shared = Arc::new(Shared { log, clock, windows, cutter, sinks, stop, retry_ms, horizon, bell, rung });
     let cutting = Cutting::new(Arc::clone(&shared), ledger, options.limits, options.bson)?;
     Ok((shared, cutting, workers))
 }

@@ -155,6 +155,26 @@ pub static CAPTURE_ERRORS: Counter = Counter::new(
     "Write commands that ended in an error of the sidecar, by class.",
 )
 .by("class", &["client", "retry", "fatal", "other"]);
+/// The epoch that changes carry now.
+pub static EPOCH: Gauge = Gauge::new("tidelog_epoch", Count, "The epoch that changes carry now.");
+// node
+
+/// The node was another than before, by what was new.
+pub static NODE_CHANGES: Counter =
+    Counter::new("tidelog_node_changes_total", Count, "The node was another than before, by what was new.")
+        .by("kind", &["first", "process", "term", "rollback"]);
+/// Records whose entities were read again because the node had changed.
+pub static NODE_CHECKED: Counter = Counter::new(
+    "tidelog_node_checked_total",
+    Count,
+    "Records whose entities were read again because the node had changed.",
+);
+/// Changes that the store had lost, corrected by observed records.
+pub static NODE_LOST: Counter =
+    Counter::new("tidelog_node_lost_total", Count, "Changes that the store had lost, corrected by observed records.");
+/// What the node may have lost is being read again: no window closes.
+pub static NODE_CORRECTING: Gauge =
+    Gauge::new("tidelog_node_correcting", Flag, "What the node may have lost is being read again: no window closes.");
 // clock
 
 /// Cluster times too far ahead of the wall clock, not merged.
@@ -259,6 +279,12 @@ pub static EXPORT_LAG_SECONDS: Gauge = Gauge::new(
 /// Durable records too young for a window.
 pub static SETTLING_RECORDS: Gauge =
     Gauge::new("tidelog_settling_records", Count, "Durable records too young for a window.");
+/// The last record that the store can no longer take back: windows close up to here.
+pub static HORIZON_LSN: Gauge = Gauge::new(
+    "tidelog_horizon_lsn",
+    Lsn,
+    "The last record that the store can no longer take back: windows close up to here.",
+);
 /// Deliveries that failed, by class.
 pub static SINK_ERRORS: Counter = Counter::new("tidelog_sink_errors_total", Count, "Deliveries that failed, by class.")
     .by("class", &["transient", "permanent", "other"]);
@@ -310,6 +336,12 @@ pub const TABLE: &[Family] = &[
     C(&VERIFY_ENTITIES),
     C(&VERIFY_FAILURES),
     C(&CAPTURE_ERRORS),
+    G(&EPOCH),
+    // node
+    C(&NODE_CHANGES),
+    C(&NODE_CHECKED),
+    C(&NODE_LOST),
+    G(&NODE_CORRECTING),
     // clock
     C(&CLOCK_REJECTED),
     // log
@@ -343,6 +375,7 @@ pub const TABLE: &[Family] = &[
     G(&EXPORT_LAG_RECORDS),
     G(&EXPORT_LAG_SECONDS),
     G(&SETTLING_RECORDS),
+    G(&HORIZON_LSN),
     C(&SINK_ERRORS),
     G(&SINK_FAILING),
     // process

@@ -35,6 +35,11 @@ pub trait Node: Send + Sync + Debug {
     /// The `_id`s of a namespace's documents (documents with that one field), in the store's order of `_id`; with `after`: those that
     /// come after it.
     fn ids<'a>(&'a self, ns: &'a Namespace, after: Option<RawBsonRef<'a>>) -> Answer<'a, Box<dyn Scan>>;
+
+    /// The node's rollback id; 0: it keeps none, or may not tell.
+    fn rollback_id(&self) -> Answer<'_, u64> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
 }
 
 /// Documents that come one after the other.

@@ -119,6 +119,20 @@ impl Privileged {
             .map_err(PrivilegedError::new("hello", "admin"))
     }
 
+    async fn ask_rollback_id(&self) -> Result<u64, PrivilegedError> {
+        let asked = self.client.database("admin").run_command(doc! {"replSetGetRBID": 1}).await;
+        match asked {
+            Ok(reply) => {
+                let id = reply.get_i32("rbid").map(i64::from).or_else(|_| reply.get_i64("rbid"));
+                Ok(id.ok().and_then(|id| u64::try_from(id).ok()).unwrap_or(0))
+            }
+            Err(error) => match error.kind.as_ref() {
+                mongodb::error::ErrorKind::Command(_) => Ok(0),
+                _ => Err(PrivilegedError::new("replSetGetRBID", "admin")(error)),
+            },
+        }
+    }
+
     fn collection(&self, ns: &Namespace) -> mongodb::Collection<RawDocumentBuf> {
         let criteria =
             SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::PrimaryPreferred { options: None });
@@ -221,5 +235,9 @@ impl Node for Privileged {
             let collection = self.collection(ns);
             Ok(Box::new(super::ids::walk(&collection, ns, after).await?) as Box<dyn Scan>)
         })
+    }
+
+    fn rollback_id(&self) -> Answer<'_, u64> {
+        Box::pin(self.ask_rollback_id())
     }
 }

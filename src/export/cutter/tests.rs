@@ -32,26 +32,26 @@ fn newest(at_ms: u64, tail: u64) -> Mark {
 fn bounds() {
     let mut open = cutter();
     assert_eq!(open.ripe(1_000, newest(0, 0)), None, "nothing in it");
-    open.take(&head(1, 400, false), 0);
+    open.take(&head(1, 400, false), 0, true);
     assert_eq!((open.full(), open.ripe(20, newest(0, 1))), (None, None));
     assert_eq!(open.ripe(50, newest(0, 1)), Some(Cause::Idle));
     assert_eq!(open.ripe(50, newest(0, 2)), None, "one more is settling");
     assert_eq!(open.ripe(99, newest(90, 1)), None);
     assert_eq!(open.ripe(100, newest(90, 1)), Some(Cause::Age));
-    open.take(&head(2, 600, false), 0);
+    open.take(&head(2, 600, false), 0, true);
     assert_eq!(open.full(), Some(Cause::Size));
     let mut open = cutter();
-    (1..=5).for_each(|lsn| open.take(&head(lsn, 1, false), 0));
+    (1..=5).for_each(|lsn| open.take(&head(lsn, 1, false), 0, true));
     assert_eq!(open.full(), Some(Cause::Count));
 }
 
 #[test]
 fn a_batch_is_not_split() {
     let mut open = cutter();
-    (1..=9).for_each(|lsn| open.take(&head(lsn, 1_000, lsn < 9), 0));
+    (1..=9).for_each(|lsn| open.take(&head(lsn, 1_000, lsn < 9), 0, true));
     assert_eq!(open.window(Cause::Size, None, 0).records(), 9);
     assert!(open.may_close());
-    open.take(&head(10, 1, true), 0);
+    open.take(&head(10, 1, true), 0, true);
     assert!(!open.may_close());
     assert_eq!((open.full(), open.ripe(10_000, newest(0, 10))), (None, None));
 }
@@ -59,7 +59,7 @@ fn a_batch_is_not_split() {
 #[test]
 fn windows_carry_only_what_changed() {
     let mut open = cutter();
-    open.take(&head(1, 1, false), 0);
+    open.take(&head(1, 1, false), 0, true);
     let first = open.window(Cause::Cut, Some("x".into()), 3);
     assert_eq!((first.id, first.first, first.last, first.changed.len()), (WindowId(1), Lsn(1), Lsn(1), 1));
     open.closed();
@@ -67,7 +67,7 @@ fn windows_carry_only_what_changed() {
     assert_eq!((empty.id, empty.records(), empty.changed.len(), empty.clocks), (WindowId(2), 0, 0, None));
     let mut started = head(2, 1, false);
     started.head.body = HeadBody::Control(Control::Started { version: "1".into() });
-    open.take(&started, 0);
+    open.take(&started, 0, true);
     assert_eq!(open.window(Cause::Cut, None, 4).changed, vec![]);
     let again = Cutter::new(limits(), Bson::Always, Some(&first), &open.state);
     assert_eq!((again.id(), again.last()), (WindowId(2), Lsn(1)));

@@ -1,0 +1,132 @@
+//! After the node changed: reads again what it may have lost, and says so in the log.
+//!
+//! The entities of all records after the last proved one are verified under their guards; a drop, a rename or a dropped database
+//! among those records has its namespaces verified whole, for they may have come back. Memory: the keys of one batch.
+
+use crate::capture::{Capture, CaptureError, Scope};
+use crate::changelog::{Changelog, LogError, Reader};
+use crate::metrics::NODE_CHECKED;
+use crate::types::{Body, Control, EntityKey, Found, Lsn, Namespace, Record};
+use bson::RawBson;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Entities verified together, and records read at once.
+const BATCH: usize = 500;
+
+/// Why a correction is not done yet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CorrectError {
+    /// The store cannot be read, or the log not written.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The thread that reads the log failed.
+    #[error("the log's reader ended unexpectedly")]
+    Reader,
+}
+
+/// What records name.
+#[derive(Debug, Default)]
+struct Named {
+    entities: BTreeMap<Namespace, BTreeMap<EntityKey, RawBson>>,
+    count: usize,
+    namespaces: BTreeSet<Namespace>,
+    databases: BTreeSet<String>,
+}
+
+impl Named {
+    fn take(&mut self, record: Record) {
+        match record.body {
+            Body::Change(change) => {
+                let at = self.entities.entry(change.ns).or_default();
+                self.count += usize::from(at.insert(change.key, change.id).is_none());
+            }
+            Body::Control(Control::Drop { ns }) => {
+                self.namespaces.insert(ns);
+            }
+            Body::Control(Control::Rename { from, to }) => self.namespaces.extend([from, to]),
+            Body::Control(Control::DropDatabase { db }) => {
+                self.databases.insert(db);
+            }
+            Body::Control(_) => {}
+        }
+    }
+
+    /// The entities named so far, in scopes of bounded size.
+    fn entities(&mut self) -> Vec<Scope> {
+        let mut out = Vec::new();
+        self.count = 0;
+        for (ns, ids) in std::mem::take(&mut self.entities) {
+            let ids: Vec<RawBson> = ids.into_values().collect();
+            out.extend(ids.chunks(BATCH).map(|ids| Scope::Entities([(ns.clone(), ids.to_vec())].into())));
+        }
+        out
+    }
+
+    fn whole(self) -> Vec<Scope> {
+        let mut out: Vec<Scope> = self.databases.into_iter().map(Scope::Database).collect();
+        out.push(Scope::Namespaces(self.namespaces.into_iter().collect()));
+        out
+    }
+}
+
+/// Verifies what the records after `proved` up to `tail` name. Gives how many records that were.
+pub(super) async fn correct(
+    capture: &Capture,
+    log: &Arc<Changelog>,
+    proved: Lsn,
+    tail: Lsn,
+) -> Result<u64, CorrectError> {
+    let mut reader = log.reader(proved.next());
+    let (mut named, mut checked) = (Named::default(), 0);
+    while reader.position() <= tail {
+        let records;
+        (reader, records) = read(reader, tail).await?;
+        if records.is_empty() {
+            break;
+        }
+        checked += records.len() as u64;
+        NODE_CHECKED.add(records.len() as u64);
+        records.into_iter().for_each(|record| named.take(record));
+        if named.count >= BATCH {
+            verify(capture, named.entities()).await?;
+        }
+    }
+    verify(capture, named.entities()).await?;
+    verify(capture, named.whole()).await?;
+    Ok(checked)
+}
+
+async fn verify(capture: &Capture, scopes: Vec<Scope>) -> Result<(), CorrectError> {
+    for scope in scopes {
+        capture.verify(&scope, Found::StoreLoss).await?;
+    }
+    Ok(())
+}
+
+/// Some records, read off the runtime's threads.
+async fn read(mut reader: Reader, tail: Lsn) -> Result<(Reader, Vec<Record>), CorrectError> {
+    let read = move || {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while records.len() < BATCH && bytes < 16 << 20 && reader.position() <= tail {
+            let Some(record) = reader.next()? else { break };
+            bytes += image_bytes(&record);
+            records.push(record);
+        }
+        Ok::<_, LogError>((reader, records))
+    };
+    let done = tokio::task::spawn_blocking(read).await.map_err(|_panicked| CorrectError::Reader)?;
+    Ok(done?)
+}
+
+fn image_bytes(record: &Record) -> usize {
+    match &record.body {
+        Body::Change(change) => {
+            [&change.before, &change.after].into_iter().flatten().map(|image| image.bytes().len()).sum()
+        }
+        Body::Control(_) => 0,
+    }
+}
