@@ -19,7 +19,9 @@ mod routes;
 mod status;
 
 pub use routes::{AdminError, serve};
-pub use status::{CutAnswer, CutError, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason, Status, WindowRow};
+pub use status::{
+    CutAnswer, CutError, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason, Status, WindowRow,
+};
 
 use std::fmt;
 use std::future::Future;

@@ -21,7 +21,7 @@ pub(super) fn control(running: &Arc<Running>) -> Control {
         reasons: Box::new(move || for_reasons.reasons()),
         status: Box::new(move || for_status.status()),
         windows: Box::new(move || for_windows.windows()),
-        cut: Box::new(move |label| Box::pin(cut(Arc::clone(&for_cut.exporter), label))),
+        cut: Box::new(move |label| Box::pin(cut(Arc::clone(&for_cut.exporter), Arc::clone(&for_cut.horizon), label))),
         sample: Box::new(move || for_sample.sample()),
     }
 }

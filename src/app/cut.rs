@@ -1,6 +1,7 @@
 //! A cut, asked for over the wire or at the admin address: close a window, then wait until every sink has it.
 
 use crate::admin::{CutAnswer, CutError};
+use crate::changelog::Horizon;
 use crate::export::ExporterHandle;
 use crate::proxy::CutFn;
 use crate::wire::reply::Failure;
@@ -11,14 +12,21 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Closes a window with a label (empty: none) and waits until it is durable at every sink.
-pub(super) async fn cut(exporter: Arc<ExporterHandle>, label: String) -> Result<CutAnswer, CutError> {
+pub(super) async fn cut(
+    exporter: Arc<ExporterHandle>,
+    horizon: Arc<Horizon>,
+    label: String,
+) -> Result<CutAnswer, CutError> {
     let whole = tokio::time::Instant::now() + PATIENCE;
     let label = Some(label).filter(|text| !text.is_empty());
     let closed = tokio::time::timeout_at(whole, exporter.cut(label)).await;
     let window = match closed {
         Ok(Ok(window)) => window,
         Ok(Err(error)) => return Err(CutError::Unavailable(error.to_string())),
-        Err(_late) => return Err(CutError::Unavailable("nothing settled in time".into())),
+        Err(_late) => {
+            let why = format!("nothing settled within {} s: {}", PATIENCE.as_secs(), horizon.held());
+            return Err(CutError::Unavailable(why));
+        }
     };
     let not_yet = |why: String| CutError::NotExported { window: window.0, why };
     match tokio::time::timeout_at(whole, exporter.wait_exported(window)).await {
@@ -29,12 +37,12 @@ pub(super) async fn cut(exporter: Arc<ExporterHandle>, label: String) -> Result<
 }
 
 /// The same for `{tidelogCut: 1}` on the wire.
-pub(super) fn on_the_wire(exporter: &Arc<ExporterHandle>) -> CutFn {
-    let exporter = Arc::clone(exporter);
+pub(super) fn on_the_wire(exporter: &Arc<ExporterHandle>, horizon: &Arc<Horizon>) -> CutFn {
+    let (exporter, horizon) = (Arc::clone(exporter), Arc::clone(horizon));
     Arc::new(move |label| {
-        let exporter = Arc::clone(&exporter);
+        let (exporter, horizon) = (Arc::clone(&exporter), Arc::clone(&horizon));
         Box::pin(async move {
-            let done = cut(exporter, label.unwrap_or_default()).await;
+            let done = cut(exporter, horizon, label.unwrap_or_default()).await;
             done.map(|answer| answer.window).map_err(|error| Failure::new(6, "HostUnreachable", error.to_string()))
         })
     })

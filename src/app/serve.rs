@@ -222,7 +222,7 @@ fn proxy_options(running: &Running) -> ProxyOptions {
     options.stall = Duration::from_millis(limits.stall_ms);
     options.connect_timeout = Duration::from_millis(running.config.store.connect_timeout_ms);
     options.drain = Duration::from_millis(proxy.drain_ms);
-    options.cut = cut::on_the_wire(&running.exporter);
+    options.cut = cut::on_the_wire(&running.exporter, &running.horizon);
     options
 }
 

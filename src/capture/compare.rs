@@ -71,7 +71,7 @@ impl Capture {
                 None => None,
             };
             let change =
-                self.change(step, cause, Op::Observed, (epoch, seq), (known_image, known_sha, step.before.clone()));
+                Self::change(step, cause, Op::Observed, (epoch, seq), (known_image, known_sha, step.before.clone()));
             drafts.push(change);
         }
         if before_sha != after_sha {
@@ -81,7 +81,7 @@ impl Capture {
                 (_, None) => Op::Delete,
                 _ => step.op,
             };
-            drafts.push(self.change(
+            drafts.push(Self::change(
                 step,
                 cause,
                 op,
@@ -96,7 +96,6 @@ impl Capture {
     }
 
     fn change(
-        &self,
         step: &Step<'_>,
         cause: &Cause,
         op: Op,

@@ -90,7 +90,9 @@ pub(super) async fn correct(
         }
         checked += records.len() as u64;
         NODE_CHECKED.add(records.len() as u64);
-        records.into_iter().for_each(|record| named.take(record));
+        for record in records {
+            named.take(record);
+        }
         if named.count >= BATCH {
             verify(capture, named.entities()).await?;
         }

@@ -32,7 +32,7 @@ impl Look {
         let write = hello.get_document("lastWrite").ok();
         let time = |field| write.and_then(|w| w.get_document(field).ok()).and_then(op_time);
         Self {
-            process: process.map(|id| id.to_hex()).unwrap_or_default(),
+            process: process.map(bson::oid::ObjectId::to_hex).unwrap_or_default(),
             member: hello.get_str("setName").is_ok(),
             primary: hello.get_bool("isWritablePrimary").or_else(|_| hello.get_bool("ismaster")).unwrap_or(false),
             last: time("opTime"),

@@ -4,6 +4,7 @@ use super::correct::correct;
 use super::look::Look;
 use super::proof::Proof;
 use crate::capture::Capture;
+use crate::changelog::record::HeadBody;
 use crate::changelog::{Changelog, Horizon, LogError};
 use crate::entity::{Index, NodeSeen};
 use crate::metrics::{NODE_CHANGES, NODE_CORRECTING, VERIFY_FAILURES};
@@ -129,13 +130,12 @@ impl Watch {
     }
 
     async fn ask(&self, node: &mut Option<Upstream>, connection: &mut u64) -> Result<Look, UpstreamError> {
-        let node = match node {
-            Some(node) => node,
-            None => {
-                let made = Upstream::connect(&self.settings.address, Limits::default(), self.settings.connect).await?;
-                *connection += 1;
-                node.insert(made)
-            }
+        let node = if let Some(node) = node {
+            node
+        } else {
+            let made = Upstream::connect(&self.settings.address, Limits::default(), self.settings.connect).await?;
+            *connection += 1;
+            node.insert(made)
         };
         let reply = node.run("admin", rawdoc! { "hello": 1 }).await?;
         Ok(Look::of(reply.body()))
@@ -179,7 +179,7 @@ impl Watch {
             tracing::error!(%error, "the log cannot be read for what the node may have lost; trying again");
             sleep(AGAIN).await;
         }
-        let mut proof = Proof::new(self.settings.windows_end, self.settings.need_ms);
+        let mut proof = Proof::new(self.horizon.upto(), self.settings.need_ms);
         let mut known = self.index.node().map(|node| Known { node, connection: 0 });
         while answers.changed().await.is_ok() {
             let answer = answers.borrow_and_update().clone();
@@ -210,12 +210,17 @@ impl Watch {
         let (mut reader, horizon) = (self.log.reader(self.settings.windows_end.next()), Arc::clone(&self.horizon));
         let windows_end = self.settings.windows_end;
         let read = move || {
+            let mut proved = windows_end;
             while let Some(found) = reader.next_head()? {
-                if let crate::changelog::record::HeadBody::Control(Control::Node { unproven, .. }) = found.head.body {
-                    horizon.forbid(unproven, found.head.stamp.lsn);
+                let lsn = found.head.stamp.lsn;
+                match found.head.body {
+                    HeadBody::Control(Control::Node { unproven, .. }) => horizon.forbid(unproven, lsn),
+                    // It says nothing of the store, so it needs no proof as long as nothing before it does.
+                    HeadBody::Control(Control::Started { .. }) if lsn == proved.next() => proved = lsn,
+                    _ => {}
                 }
             }
-            horizon.advance(windows_end);
+            horizon.advance(proved);
             Ok(())
         };
         match tokio::task::spawn_blocking(read).await {
