@@ -19,7 +19,7 @@ use super::{Capture, Session, unchanged};
 use crate::changelog::Durable;
 use crate::metrics;
 use crate::store::Upstream;
-use crate::types::{Body, Draft, Image, Namespace, Op};
+use crate::types::{Body, Draft, Found, Image, Namespace, Op};
 use crate::wire::msg::OpMsg;
 
 /// Records of a namespace's verify that are handed to the committer at once.
@@ -110,9 +110,10 @@ impl Capture {
 
     /// The connection broke: verify the entities while they are guarded; look again later, since the write may still land.
     pub(crate) async fn settle_broken(&self, cx: &mut Cx<'_>, targets: Vec<Target>, hold: Hold) {
+        let cause = Cause { found: Found::Recovery, ..cx.cause.clone() };
         for _ in 0..TRIES {
             let mut drafts = Vec::new();
-            let verified = self.verify_targets(&targets, &cx.cause, &mut drafts).await;
+            let verified = self.verify_targets(&targets, &cause, &mut drafts).await;
             // What has been staged must follow, whatever came after it.
             if let Err(error) = self.enqueue(drafts).wait().await {
                 warn!(%error, "verify after a broken connection");
@@ -134,8 +135,9 @@ impl Capture {
     }
 
     async fn settle_session(&self, session: &mut Session, cause: &Cause, namespaces: Vec<Namespace>, hold: Hold) {
+        let cause = Cause { found: Found::Recovery, ..cause.clone() };
         for ns in &namespaces {
-            if let Err(error) = self.verify_namespace(ns, cause).await {
+            if let Err(error) = self.verify_namespace(ns, &cause).await {
                 warn!(%error, "verify after a broken connection");
             }
         }
