@@ -130,8 +130,9 @@ impl Committer {
 
     /// Waits for a message, for a runtime's task. `None`: nobody can append any more.
     #[cfg(feature = "model")]
-    pub(super) async fn wait(&self) -> Option<Message> {
-        self.queue.recv_async().await.ok()
+    pub(super) fn wait(&self) -> impl Future<Output = Option<Message>> + Send + use<> {
+        let queue = self.queue.clone();
+        async move { queue.recv_async().await.ok() }
     }
 
     /// What one turn of [`run`](Self::run) does with a message. True: stop.
