@@ -83,7 +83,7 @@ impl Client {
             self.txn_number += 1;
         }
         for attempt in 0..2 {
-            let mut body = self.body(command);
+            let mut body = Self::body(command);
             if retryable {
                 body.append(cstr!("lsid"), lsid_doc(&self.lsid));
                 body.append(cstr!("txnNumber"), self.txn_number);
@@ -102,7 +102,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn body(&self, command: &Command) -> RawDocumentBuf {
+    pub(crate) fn body(command: &Command) -> RawDocumentBuf {
         let (db, collection) = command.ns.split_once('.').unwrap();
         let mut body = RawDocumentBuf::new();
         body.append(bson::raw::CString::try_from(command.name.to_owned()).unwrap(), collection);

@@ -14,6 +14,7 @@
 
 mod atomic;
 mod client;
+mod index;
 mod ledger;
 mod oracle;
 mod program;

@@ -10,7 +10,7 @@ use crate::store::docs::Key;
 use crate::store::state::{By, Place, Transition};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use tidelog::types::{Body, Change, Digest, Record};
+use tidelog::types::{Body, Change, Digest, Image, Record};
 
 /// What is judged.
 pub(crate) struct Case<'a> {
@@ -194,7 +194,7 @@ fn way(
     let mut ends = BTreeSet::from([0]);
     way.silent(&mut ends);
     for (at, change) in changes {
-        let next = way.step(&ends, change.after.as_ref().map(|i| i.bytes()));
+        let next = way.step(&ends, change.after.as_ref().map(Image::bytes));
         if next.is_empty() {
             bad.push(format!(
                 "way: the record at lsn {} of {place:?} ({}) is no step of the store's history from {ends:?}: a ghost, a step twice, or one that joins or skips what was acknowledged",

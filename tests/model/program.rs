@@ -11,20 +11,20 @@ impl Client {
         let (ns, id) = self.entity();
         match self.world.draw(0..20) {
             0..=3 => self.inserts(op, ns, id),
-            4..=8 => self.command("update", ns, op, "updates", vec![self.by_id(op, id)], true),
-            9..=10 => self.command("delete", ns, op, "deletes", vec![rawdoc! {"q": {"_id": id}, "limit": 1}], true),
+            4..=8 => self.command("updates", ns, op, vec![self.by_id(op, id)], true),
+            9..=10 => self.command("deletes", ns, op, vec![rawdoc! {"q": {"_id": id}, "limit": 1}], true),
             11..=13 => self.fam(op, ns, id),
             14 => self.by_group(op, ns, true),
             15 => self.by_group(op, ns, false),
             16 => {
                 let limit = i32::from(self.world.chance(50));
                 let q = rawdoc! {"g": self.group()};
-                self.command("delete", ns, op, "deletes", vec![rawdoc! {"q": q, "limit": limit}], limit == 1)
+                self.command("deletes", ns, op, vec![rawdoc! {"q": q, "limit": limit}], limit == 1)
             }
             17 => {
                 let none = rawdoc! {"$unset": {"nosuch": 1}};
                 let statement = update(rawdoc! {"_id": id}, none, false, false);
-                self.command("update", ns, op, "updates", vec![statement], true)
+                self.command("updates", ns, op, vec![statement], true)
             }
             _ => self.batch(op, ns),
         }
@@ -42,13 +42,17 @@ impl Client {
 
     fn command(
         &self,
-        name: &'static str,
+        array: &'static str,
         ns: &'static str,
         op: u64,
-        array: &'static str,
         statements: Vec<RawDocumentBuf>,
         retryable: bool,
     ) -> Command {
+        let name = match array {
+            "documents" => "insert",
+            "updates" => "update",
+            _ => "delete",
+        };
         let mut fields = RawDocumentBuf::new();
         if self.world.chance(25) {
             fields.append(cstr!("ordered"), false);
@@ -81,7 +85,7 @@ impl Client {
                 }
             }
         }
-        self.command("insert", ns, op, "documents", docs, true)
+        self.command("documents", ns, op, docs, true)
     }
 
     /// A modification of one document, by operators or by replacement.
@@ -110,7 +114,7 @@ impl Client {
         } else {
             rawdoc! {"g": self.group()}
         };
-        self.command("update", ns, op, "updates", vec![update(q, u, multi, false)], !multi)
+        self.command("updates", ns, op, vec![update(q, u, multi, false)], !multi)
     }
 
     fn fam(&self, op: u64, ns: &'static str, id: RawBson) -> Command {
@@ -153,12 +157,12 @@ impl Client {
         if statements.is_empty() {
             let id = if ns == "m.a" { RawBson::Int32(0) } else { RawBson::String("k2".to_owned()) };
             statements.push(rawdoc! {"q": {"_id": id}, "limit": 1});
-            return self.command("delete", ns, op, "deletes", statements, true);
+            return self.command("deletes", ns, op, statements, true);
         }
         if deletes {
-            self.command("delete", ns, op, "deletes", statements, true)
+            self.command("deletes", ns, op, statements, true)
         } else {
-            self.command("update", ns, op, "updates", statements, true)
+            self.command("updates", ns, op, statements, true)
         }
     }
 }

@@ -19,7 +19,7 @@ use tidelog::changelog::Durability;
 use tidelog::types::{Body, Lsn, Record};
 
 /// Virtual time after which a schedule hangs.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_mins(15);
 
 /// What goes wrong in a schedule.
 #[derive(Clone, Copy, Debug)]
@@ -264,18 +264,15 @@ impl Schedule {
         let forgetful = self.plan.durability != Durability::Always;
         let case =
             Case { records: &records, history: &state.history, dump: state.dump(), ledger: &self.ledger, forgetful };
-        let bad = oracle::check(&case);
+        let mut bad = oracle::check(&case);
+        bad.extend(self.side.index().and_then(|index| crate::index::check(&records, &index)));
         if !bad.is_empty() {
-            self.world.note(|| tell(&records));
-            self.world.note(|| {
-                state
-                    .history
-                    .iter()
-                    .map(|t| {
-                        format!("\n          {} {:?} {:?} -> {}", t.at_ms, t.by, t.place, show(t.after.as_deref()))
-                    })
-                    .collect()
-            });
+            for record in &records {
+                self.world.note(|| tell(record));
+            }
+            for t in &state.history {
+                self.world.note(|| format!("  {} {:?} {:?} -> {}", t.at_ms, t.by, t.place, show(t.after.as_deref())));
+            }
         }
         let txns: BTreeSet<_> = state.history.iter().filter_map(|t| t.txn).collect();
         Report {
@@ -307,19 +304,19 @@ fn show(doc: Option<&[u8]>) -> String {
     doc.map_or("nothing".to_owned(), |doc| crate::store::command::short(raw(doc)))
 }
 
-/// The log, for the trace.
-fn tell(records: &[Record]) -> String {
-    let line = |record: &Record| match &record.body {
+/// A record, for the trace.
+fn tell(record: &Record) -> String {
+    match &record.body {
         Body::Change(change) => format!(
-            "\n          lsn {} {} {:?} ({}, {}) -> {}",
+            "  lsn {} {} {:?} ({}, {}) {:?} -> {}",
             record.lsn,
             change.op.name(),
             oracle::place(change),
             change.epoch.0,
             change.seq.0,
+            change.txn.as_ref().map(|t| (t.lsid[0], t.txn_number, t.index, t.count)),
             show(change.after.as_ref().map(|i| &i.bytes()[..]))
         ),
-        Body::Control(control) => format!("\n          lsn {} {control:?}", record.lsn),
-    };
-    records.iter().map(line).collect()
+        Body::Control(control) => format!("  lsn {} {control:?}", record.lsn),
+    }
 }

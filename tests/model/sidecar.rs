@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 /// When entities of broken writes are looked at again: later than any late write lands.
-pub(crate) const SECOND_LOOK: Duration = Duration::from_millis(6_000);
+pub(crate) const SECOND_LOOK: Duration = Duration::from_secs(6);
 
 /// How the sidecar's process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

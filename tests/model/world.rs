@@ -14,7 +14,6 @@ const BASE_MS: i64 = 1_790_000_000_000;
 
 /// The shared part of one schedule.
 pub(crate) struct World {
-    pub(crate) seed: u64,
     dice: Mutex<SmallRng>,
     began: Instant,
     clock: Mutex<Option<Arc<Clock>>>,
@@ -25,7 +24,6 @@ impl World {
     /// Must be called within the schedule's runtime. `traced`: keep a trace.
     pub(crate) fn new(seed: u64, traced: bool) -> Arc<Self> {
         Arc::new(Self {
-            seed,
             dice: Mutex::new(SmallRng::seed_from_u64(seed)),
             began: Instant::now(),
             clock: Mutex::new(None),

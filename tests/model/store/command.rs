@@ -242,15 +242,14 @@ impl Store {
         if self.fault(self.flavor.refuse) && !retried {
             return Err(NOT_PRIMARY);
         }
-        let outcome = match known {
-            Some(outcome) => outcome,
-            None => {
-                let filter = document(body, "query").unwrap_or(&empty);
-                let upsert = flag(body, "upsert", false);
-                let outcome = self.change(cx, &Change { ns, filter, update, multi: false, upsert }).await?;
-                self.remember(cx, 0, &outcome);
-                outcome
-            }
+        let outcome = if let Some(outcome) = known {
+            outcome
+        } else {
+            let filter = document(body, "query").unwrap_or(&empty);
+            let upsert = flag(body, "upsert", false);
+            let outcome = self.change(cx, &Change { ns, filter, update, multi: false, upsert }).await?;
+            self.remember(cx, 0, &outcome);
+            outcome
         };
         let mut last = rawdoc! {"n": outcome.n};
         if update.is_some() {

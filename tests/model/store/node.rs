@@ -2,8 +2,8 @@
 
 use super::Store;
 use super::docs::{Key, raw};
-use bson::Document;
 use bson::raw::{RawBsonRef, RawDocumentBuf};
+use bson::{Document, RawBson, rawdoc};
 use std::io;
 use std::sync::Arc;
 use tidelog::store::{Answer, Collection, Node, PrivilegedError, Scan};
@@ -73,16 +73,18 @@ impl Node for SimNode {
         })
     }
 
-    fn scan<'a>(&'a self, ns: &'a Namespace) -> Answer<'a, Box<dyn Scan>> {
+    fn ids<'a>(&'a self, ns: &'a Namespace, after: Option<RawBsonRef<'a>>) -> Answer<'a, Box<dyn Scan>> {
         Box::pin(async move {
             self.reach("find").await?;
-            let places = self.0.state.lock().places(ns.as_str(), None);
+            let after = after.map(|id| (ns.as_str().to_owned(), Key::of(id)));
+            let mut places = self.0.state.lock().places(ns.as_str(), None);
+            places.retain(|place| after.as_ref().is_none_or(|after| place > after));
             Ok(Box::new(SimScan { store: Arc::clone(&self.0), places, at: 0 }) as Box<dyn Scan>)
         })
     }
 }
 
-/// A scan that sees each document as it is when it gets there.
+/// A scan of `_id`s that sees each document as it is when it gets there.
 #[derive(Debug)]
 struct SimScan {
     store: Arc<Store>,
@@ -94,12 +96,13 @@ impl Scan for SimScan {
     fn next(&mut self) -> Answer<'_, Option<RawDocumentBuf>> {
         Box::pin(async {
             while let Some(place) = self.places.get(self.at) {
-                if self.at % 3 == 0 {
+                if self.at.is_multiple_of(3) {
                     SimNode(Arc::clone(&self.store)).reach("getMore").await?;
                 }
                 self.at += 1;
                 if let Some(doc) = self.store.state.lock().newest(place) {
-                    return Ok(Some(raw(&doc).to_owned()));
+                    let id = RawBson::from(raw(&doc).get("_id").unwrap().unwrap());
+                    return Ok(Some(rawdoc! {"_id": id}));
                 }
             }
             Ok(None)

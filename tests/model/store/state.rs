@@ -34,7 +34,6 @@ pub(crate) struct Transition {
     pub(crate) ts: u64,
     pub(crate) at_ms: u64,
     pub(crate) place: Place,
-    pub(crate) before: Option<Bytes>,
     pub(crate) after: Option<Bytes>,
     pub(crate) by: By,
     pub(crate) txn: Option<(Lsid, i64)>,
@@ -154,7 +153,7 @@ impl State {
     /// What a reader sees: inside the transaction of `of`, else the newest.
     pub(crate) fn visible(&mut self, place: &Place, of: Option<&Lsid>) -> Option<Bytes> {
         let Some(lsid) = of else { return self.newest(place) };
-        let Some(txn) = self.open_txn(lsid) else { return None };
+        let txn = self.open_txn(lsid)?;
         if let Some(own) = txn.writes.get(place) {
             return own.clone();
         }
@@ -191,8 +190,11 @@ impl State {
         }
     }
 
-    /// Writes a document; the caller asked [`may_write`](Self::may_write) in the same breath.
+    /// Writes a document, if that changes it; the caller asked [`may_write`](Self::may_write) in the same breath.
     pub(crate) fn write(&mut self, place: Place, after: Option<Bytes>, by: By, of: Option<&Lsid>, at_ms: u64) {
+        if self.visible(&place, of) == after {
+            return;
+        }
         if let Some(lsid) = of {
             if let Some(txn) = self.open_txn(lsid) {
                 txn.writes.insert(place, after);
@@ -208,7 +210,7 @@ impl State {
         let before = self.newest(&place);
         self.docs.entry(place.clone()).or_default().push(Version { ts, doc: after.clone() });
         if before.is_some() || after.is_some() {
-            self.history.push(Transition { ts, at_ms, place, before, after, by, txn });
+            self.history.push(Transition { ts, at_ms, place, after, by, txn });
         }
     }
 

@@ -113,9 +113,7 @@ impl Store {
                 let same = after.as_ref() == Some(&before);
                 match state.may_write(place, cx.of()) {
                     Ok(()) => {
-                        if !same {
-                            state.write(place.clone(), after.clone(), Self::by(cx), cx.of(), self.world.now_ms());
-                        }
+                        state.write(place.clone(), after.clone(), Self::by(cx), cx.of(), self.world.now_ms());
                         let done = state.done.entry(cx.op).or_default();
                         *done = (done.0 + 1, done.1 + i64::from(!same));
                         return Ok(Some((before, after)));
