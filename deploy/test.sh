@@ -4,10 +4,12 @@
 #   deploy/test.sh                 everything
 #   deploy/test.sh rust            format, lints, docs, bans, Rust tests
 #   deploy/test.sh e2e [ARG…]      the black-box tests against a real store; ARGs go to pytest
+#   deploy/test.sh model [N]       only the model of the protocol: N random schedules (default 20000; the long form: 1000000)
 #   deploy/test.sh kills [ARG…]    only the kill test; the long form: TIDELOG_KILLS=200 deploy/test.sh kills
 #
 # TIDELOG_STORE_BIN   test against this store (default: mongod, else the test store is built)
 # TIDELOG_BIN         test this sidecar (default: the debug build of this tree)
+# TIDELOG_SCHEDULES   schedules of the model (default 20000); TIDELOG_FIRST_SEED: the first of them (default 1)
 # TIDELOG_SEED        replay a run of the random tests; each prints its seed
 # TIDELOG_ACTIONS     writes per client in the end-to-end workload (default 250)
 # TIDELOG_KILLS       kills per mode in the kill test (default 10)
@@ -63,6 +65,12 @@ rust_checks() {
   phase "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
   phase "licences, bans, sources" cargo_deny
   phase "Rust tests" env TIDELOG_STORE_BIN="$STORE_BIN" cargo test --locked --no-fail-fast
+  phase "model" model
+}
+
+# The model is built faster than the other tests: its long form runs for half an hour. TIDELOG_SEED replays one schedule.
+model() {
+  cargo test --locked --profile model --features model --test model -- --nocapture
 }
 
 # Advisories need the database of the RustSec project from the network; where it cannot be had, that is said.
@@ -95,15 +103,19 @@ end_to_end() {
 
 what=${1:-all}
 [ $# -eq 0 ] || shift
-case $what in all | rust | e2e | kills) ;; *) die "unknown part: $what (all, rust, e2e, kills)" ;; esac
+case $what in all | rust | e2e | kills | model) ;; *) die "unknown part: $what (all, rust, e2e, kills, model)" ;; esac
+if [ "$what" = model ]; then export TIDELOG_SCHEDULES=${1:-${TIDELOG_SCHEDULES:-}}; fi
+[ -n "${TIDELOG_SCHEDULES:-}" ] || unset TIDELOG_SCHEDULES
 
 NODE_CHECK='' GO_CHECK=''
 ensure_apt ca-certificates build-essential pkg-config cmake ninja-build clang libclang-dev python3 python3-venv haproxy
 ensure_rust
-ensure_venv "$root/tests/e2e/requirements.txt"
-ensure_store
-[ -n "$STORE_BIN" ] || die "these tests start stores of their own: give a program with TIDELOG_STORE_BIN, not TIDELOG_STORE_URI"
-if [ "$what" != rust ] && [ "$what" != kills ]; then
+if [ "$what" != model ]; then
+  ensure_venv "$root/tests/e2e/requirements.txt"
+  ensure_store
+fi
+[ "$what" = model ] || [ -n "$STORE_BIN" ] || die "these tests start stores of their own: give a program with TIDELOG_STORE_BIN, not TIDELOG_STORE_URI"
+if [ "$what" = all ] || [ "$what" = e2e ]; then
   ensure_node_check "$root/tests/drivers/node"
   ensure_go_check "$root/tests/drivers/go"
 fi
@@ -116,6 +128,7 @@ case $what in
     phase "end to end" end_to_end "$@"
     ;;
   rust) phase "scripts" scripts; rust_checks ;;
+  model) phase "model" model ;;
   e2e) phase "build" build_debug; phase "end to end" end_to_end "$@" ;;
   kills) phase "build" build_debug; phase "kills" end_to_end -s test_kill.py "$@" ;;
 esac
