@@ -10,6 +10,7 @@ use super::log::Durability;
 use super::record::{self, Sized};
 use super::roll::Tail;
 use super::shared::Shared;
+use super::stream::Streamed;
 use crate::clock::Clock;
 use crate::disk::Lock;
 use crate::metrics;
@@ -35,6 +36,10 @@ pub struct Durable {
 }
 
 impl Durable {
+    pub(super) fn of(first: Lsn, last: Lsn) -> Self {
+        Self { first, last }
+    }
+
     /// Number of the first record of the append; greater than [`last`](Self::last) when it had none.
     pub fn first(&self) -> Lsn {
         self.first
@@ -49,6 +54,8 @@ impl Durable {
 /// What the queue carries.
 pub(super) enum Message {
     Append(Append),
+    /// A batch that is read while it is written.
+    Stream(Streamed),
     /// Everything before it must reach the disk, whatever the durability.
     Sync(oneshot::Sender<Result<Durable, LogError>>),
     Stop,
@@ -161,6 +168,7 @@ impl Committer {
         while let Some(next) = message {
             match next {
                 Message::Append(append) => self.take(append),
+                Message::Stream(streamed) => self.take_stream(streamed),
                 Message::Sync(done) => {
                     self.group.must_sync = true;
                     let durable = Durable { first: self.last.next(), last: self.last };
@@ -193,9 +201,8 @@ impl Committer {
     /// Numbers and encodes one append.
     fn take(&mut self, append: Append) {
         let Append { drafts, sizes, bytes, done } = append;
-        if !drafts.is_empty() && self.tail.is_full(self.group.buffer.len()) {
-            self.settle();
-            self.roll();
+        if !drafts.is_empty() {
+            self.roll_if_full();
         }
         if let Some(failure) = self.shared.failure() {
             metrics::LOG_QUEUE_BYTES.sub(bytes);
@@ -213,21 +220,44 @@ impl Committer {
         self.group.waiters.push(Waiter { done, durable: Durable { first, last: self.last }, bytes });
     }
 
+    /// Starts the next segment, if this one is full.
+    pub(super) fn roll_if_full(&mut self) {
+        if self.tail.is_full(self.group.buffer.len()) {
+            self.settle();
+            self.roll();
+        }
+    }
+
     fn put(&mut self, body: Body, continued: bool, wall_ms: i64, size: &Sized) {
+        let record = self.numbered(body, continued, wall_ms);
+        let offset = self.tail.written() + self.group.buffer.len() as u64;
+        self.encode(&record, size);
+        self.group.records.push(Committed { record: Arc::new(record), offset });
+    }
+
+    /// The next record.
+    pub(super) fn numbered(&mut self, body: Body, continued: bool, wall_ms: i64) -> Record {
         self.last = self.last.next();
         // The clock was set to the log's last record; this keeps the order also if it should ever be set back.
         self.last_hlc = self.clock.tick().max(Hlc(self.last_hlc.0.saturating_add(1)));
-        let record = Record { lsn: self.last, hlc: self.last_hlc, wall_ms, continued, body };
-        let offset = self.tail.written() + self.group.buffer.len() as u64;
-        frame::push(&mut self.group.buffer, size.bytes, |out| record::encode(out, &record, self.synced, size));
-        self.group.records.push(Committed { record: Arc::new(record), offset });
+        Record { lsn: self.last, hlc: self.last_hlc, wall_ms, continued, body }
+    }
+
+    /// Puts a record in the buffer, and a full buffer on the disk.
+    pub(super) fn encode(&mut self, record: &Record, size: &Sized) {
+        frame::push(&mut self.group.buffer, size.bytes, |out| record::encode(out, record, self.synced, size));
         if self.group.buffer.len() >= GROUP_BYTES {
             self.write_out();
         }
     }
 
+    /// Drops what is in the buffer.
+    pub(super) fn forget_buffer(&mut self) {
+        self.group.buffer.clear();
+    }
+
     /// Hands the buffer to the disk.
-    fn write_out(&mut self) {
+    pub(super) fn write_out(&mut self) {
         if !self.group.buffer.is_empty() && self.shared.failure().is_none() {
             if let Err(error) = self.tail.append(&self.group.buffer) {
                 self.shared.poison(&error.to_string());
@@ -241,11 +271,9 @@ impl Committer {
     }
 
     /// Makes the group durable, lets readers and the observer see it, wakes its waiters.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.write_out();
-        if std::mem::take(&mut self.group.must_sync) || self.durability == Durability::Always {
-            self.sync();
-        }
+        self.sync_group();
         if let Some(failure) = self.shared.failure() {
             for waiter in self.group.waiters.drain(..) {
                 metrics::LOG_QUEUE_BYTES.sub(waiter.bytes);
@@ -263,6 +291,13 @@ impl Committer {
         for waiter in self.group.waiters.drain(..) {
             metrics::LOG_QUEUE_BYTES.sub(waiter.bytes);
             let _waiter_gone = waiter.done.send(Ok(waiter.durable));
+        }
+    }
+
+    /// What the durability asks for before anyone hears of the group.
+    pub(super) fn sync_group(&mut self) {
+        if std::mem::take(&mut self.group.must_sync) || self.durability == Durability::Always {
+            self.sync();
         }
     }
 

@@ -9,6 +9,7 @@ use super::reader::{self, Reader};
 use super::record::{self, Sized};
 use super::recover::Truncation;
 use super::shared::Shared;
+use super::stream::{Source, Streamed};
 use super::{open, segment};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -173,6 +174,14 @@ impl Changelog {
         if self.queue.send(Message::Append(Append { drafts, sizes, bytes, done })).is_err() {
             metrics::LOG_QUEUE_BYTES.sub(bytes);
         }
+        Ticket { done: waiting, shared: Arc::clone(&self.shared) }
+    }
+
+    /// As [`append`](Self::append) for one batch that may be larger than memory: its drafts come one by one from `source`, on
+    /// the committer's thread, and are in the log all or not at all. Meanwhile everybody else's append waits.
+    pub fn append_stream(&self, source: Source) -> Ticket {
+        let (done, waiting) = oneshot::channel();
+        let _closed_drops_the_sender = self.queue.send(Message::Stream(Streamed { source, done }));
         Ticket { done: waiting, shared: Arc::clone(&self.shared) }
     }
 

@@ -22,6 +22,7 @@ mod recover;
 mod roll;
 pub mod segment;
 mod shared;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -34,3 +35,4 @@ pub use inspect::Inspection;
 pub use log::{Changelog, Durability, LogOptions, Opened, Reservation, Ticket};
 pub use reader::{Reader, RecordHead};
 pub use recover::Truncation;
+pub use stream::Source;

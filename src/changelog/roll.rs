@@ -84,6 +84,13 @@ impl Tail {
         Ok(())
     }
 
+    /// Cuts off what was appended after the first `written` bytes.
+    pub(super) fn cut(&mut self, written: u64) -> io::Result<()> {
+        self.file.truncate(written)?;
+        self.written = written;
+        Ok(())
+    }
+
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }

@@ -12,6 +12,7 @@ mod guard;
 mod index;
 mod indexer;
 mod key;
+mod marks;
 mod number;
 mod open;
 mod overlay;
@@ -24,6 +25,7 @@ pub use error::IndexError;
 pub use guard::{EntityGuard, Guards, NsGuard, NsGuards};
 pub use index::{Entry, Index, IndexOptions, Known, NodeSeen};
 pub use indexer::{Indexer, Observer};
+pub use marks::{EntityHash, MarkOwner, Marks};
 pub use key::{KeyError, MAX_DEPTH, MAX_PLAIN, key_of};
 pub use watch::Watch;
 

@@ -15,6 +15,13 @@ pub struct Sized {
     id: IdBytes,
 }
 
+impl Sized {
+    /// It is a change of an entity.
+    pub fn is_change(&self) -> bool {
+        !matches!(self.id, IdBytes::None)
+    }
+}
+
 /// How many bytes [`encode`] will write for `body`.
 pub fn size(body: &Body) -> Sized {
     let id = match body {
