@@ -9,9 +9,9 @@ use super::probe::Probe;
 use super::storage::{self, Storage};
 use crate::admin;
 use crate::audit::node::{Settings, Watch};
-use crate::capture::{Capture, Parts};
+use crate::capture::{Capture, Parts, TransactionLimits};
 use crate::changelog::Horizon;
-use crate::config::Config;
+use crate::config::{Config, Transactions};
 use crate::export::{ExportOptions, Exporter, ExporterHandle, Limits};
 use crate::metrics;
 use crate::proxy::{Proxy, ProxyOptions};
@@ -132,6 +132,7 @@ async fn start_and_serve(
         return Ok(());
     }
     let looks = tokio::spawn(Arc::clone(&capture).looks(end.clone().cancelled_owned()));
+    tokio::spawn(Arc::clone(&capture).tend(end.clone().cancelled_owned()));
     let proxy = Proxy::bind(proxy_options(running), capture).await?;
     let listen = proxy.local_addr();
     running.serving(listen);
@@ -185,6 +186,10 @@ async fn start_capture(running: &Running, password: Option<crate::config::Secret
         intents: storage.data.intents(),
         epoch: storage.opened.epoch,
         second_look: Duration::from_millis(config.capture.second_look_ms),
+        transactions: TransactionLimits {
+            lifetime: Duration::from_millis(config.capture.transaction_lifetime_ms),
+            wait: Duration::from_millis(config.capture.transaction_wait_ms),
+        },
     })?)
 }
 
@@ -222,6 +227,7 @@ fn proxy_options(running: &Running) -> ProxyOptions {
     options.stall = Duration::from_millis(limits.stall_ms);
     options.connect_timeout = Duration::from_millis(running.config.store.connect_timeout_ms);
     options.drain = Duration::from_millis(proxy.drain_ms);
+    options.transactions = running.config.capture.transactions == Transactions::Capture;
     options.cut = cut::on_the_wire(&running.exporter, &running.horizon);
     options
 }

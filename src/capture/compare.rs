@@ -54,6 +54,20 @@ impl<'a> Step<'a> {
 }
 
 impl Capture {
+    /// [`compare`](Self::compare) for what was only looked at. An entity of a commit that is not settled is left to it: it is
+    /// settled as a whole.
+    pub(crate) fn compare_looked(
+        &self,
+        step: &Step<'_>,
+        cause: &Cause,
+        drafts: &mut Vec<Draft>,
+    ) -> Result<(), CaptureError> {
+        if self.marks.is_unsettled(step.ns, step.key) {
+            return Ok(());
+        }
+        self.compare(step, cause, drafts)
+    }
+
     /// Appends to `drafts` what the step proves, and stages the entity's new state in the index. Under the entity's guard.
     pub(crate) fn compare(&self, step: &Step<'_>, cause: &Cause, drafts: &mut Vec<Draft>) -> Result<(), CaptureError> {
         let known = self.index.get(step.ns, step.key).map_err(|e| CaptureError::Index(e.to_string()))?;

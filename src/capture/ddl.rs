@@ -12,7 +12,8 @@ use super::command::{body_without, extended_json};
 use super::compare::Cause;
 use super::error::CaptureError;
 use super::intent::Scope;
-use super::piece::{Hold, with_number};
+use super::piece::with_number;
+use super::txn::limit_of;
 use super::write::{answer, correlation};
 use super::{Capture, Outcome, Session, unchanged};
 use crate::metrics;
@@ -41,8 +42,8 @@ static LAST_GAP: AtomicU64 = AtomicU64::new(0);
 /// What a command of this kind means.
 #[derive(Debug)]
 pub(crate) struct Ddl {
-    scope: Scope,
-    controls: Vec<Control>,
+    pub scope: Scope,
+    pub controls: Vec<Control>,
 }
 
 impl Ddl {
@@ -110,12 +111,12 @@ impl Capture {
         if let [Control::Rename { from, .. }] = ddl.controls.as_slice() {
             self.namespace(from).await?;
         }
+        let limit = limit_of(message.body());
         let hold = match &ddl.scope {
-            Scope::Database(db) => self.ns_guards.database_exclusive(db).await,
-            Scope::Namespaces(namespaces) => self.ns_guards.exclusive(namespaces).await,
-            Scope::Entities(_) => self.ns_guards.exclusive(&[]).await,
+            Scope::Database(db) => self.guard_database(db, limit).await?,
+            Scope::Namespaces(namespaces) => self.guard_alone(namespaces, limit).await?,
+            Scope::Entities(_) => self.guard_alone(&[], limit).await?,
         };
-        let hold = Hold::exclusive(hold);
         match &ddl.scope {
             Scope::Database(db) => session.slot()?.database(db)?,
             Scope::Namespaces(namespaces) => session.slot()?.namespaces(namespaces)?,
@@ -162,7 +163,7 @@ impl Capture {
     }
 
     /// A namespace that a `create` made held nothing: the log holds all of it.
-    fn with_opened(&self, controls: Vec<Control>) -> Vec<Control> {
+    pub(crate) fn with_opened(&self, controls: Vec<Control>) -> Vec<Control> {
         let mut out = Vec::new();
         for control in controls {
             if let Control::Create { ns, .. } = &control {
@@ -189,7 +190,7 @@ impl Capture {
     ) -> Result<Outcome, CaptureError> {
         self.admit(false)?;
         let (ns, cause) = gap;
-        let hold = self.ns_guards.exclusive(std::slice::from_ref(ns)).await;
+        let hold = self.guard_alone(std::slice::from_ref(ns), limit_of(message.body())).await?;
         let who = format!("{} from {}", session.origin.app, session.origin.client);
         self.open_gap(ns, cause, who.trim()).await?;
         let reply = forward_alone(upstream, message.with_body(message.body(), 0)).await?;

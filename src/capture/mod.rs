@@ -4,7 +4,9 @@
 //! log before the answer; images are those of the change itself; per entity seq is dense; what could not be proved is
 //! verified, and what cannot be verified is a gap.
 //!
-//! Does not: transactions (refused by the proxy for now), follow changes made behind the sidecar's back (found at the next
+//! Transactions have a page of their own: [`txn`].
+//!
+//! Does not: follow changes made behind the sidecar's back (found at the next
 //! touch of their entity).
 //!
 //! # Decisions
@@ -28,6 +30,7 @@ pub mod range;
 mod recover;
 mod resolve;
 mod swap;
+mod txn;
 mod verify;
 mod write;
 
@@ -41,7 +44,7 @@ use std::time::Duration;
 use crate::changelog::{Changelog, Durable, Ticket};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::entity::{Guards, Index, NsGuards};
+use crate::entity::{Guards, Index, Marks, NsGuards};
 use crate::store::Node;
 use crate::types::{Draft, Epoch, Namespace, Origin};
 
@@ -51,6 +54,7 @@ pub use epoch::Epochs;
 pub use error::{CaptureError, ShapeError};
 pub use intent::{IntentError, Intents, Left, Scope, Slot};
 use observe::Via;
+pub use txn::{TransactionLimits, in_transaction};
 
 /// What capture is built from.
 #[derive(Debug)]
@@ -71,6 +75,8 @@ pub struct Parts {
     pub epoch: Epoch,
     /// When entities of open intents are looked at a second time.
     pub second_look: Duration,
+    /// How long transactions may take.
+    pub transactions: TransactionLimits,
 }
 
 /// The capture of one sidecar.
@@ -83,6 +89,8 @@ pub struct Capture {
     intents: Arc<Intents>,
     guards: Guards,
     ns_guards: NsGuards,
+    marks: Arc<Marks>,
+    transactions: txn::Transactions,
     namespaces: namespace::Namespaces,
     trailers: swap::Trailers,
     cursors: cursors::Cursors,
@@ -134,7 +142,8 @@ impl Capture {
     /// # Errors
     /// When the intents' folder cannot be opened.
     pub fn new(parts: Parts) -> Result<Self, CaptureError> {
-        let Parts { log, index, privileged, clock, disk, intents, epoch, second_look } = parts;
+        let Parts { log, index, privileged, clock, disk, intents, epoch, second_look, transactions } = parts;
+        let files = txn::Files::open(Arc::clone(&disk), intents.join("transactions"))?;
         let (looks, looks_out) = tokio::sync::mpsc::unbounded_channel();
         let guards = Guards::new();
         Ok(Self {
@@ -145,6 +154,8 @@ impl Capture {
             clock,
             ns_guards: NsGuards::beside(&guards),
             guards,
+            marks: Arc::new(Marks::new()),
+            transactions: txn::Transactions::new(files, transactions),
             namespaces: namespace::Namespaces::default(),
             trailers: swap::Trailers::default(),
             cursors: cursors::Cursors::default(),

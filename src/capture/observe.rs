@@ -126,6 +126,13 @@ pub(crate) fn take(ns: &Namespace, reply: &OpMsg, field: &str, seen: &mut Seen) 
     Ok((cursor, bytes))
 }
 
+/// Adds the `_id`s of a reply's documents to `out`; gives the cursor's id.
+pub(crate) fn ids_of(reply: &OpMsg, field: &str, out: &mut Vec<RawBson>) -> Result<i64, ReadError> {
+    let (cursor, docs) = batch(reply, field)?;
+    out.extend(docs.into_iter().filter_map(|doc| doc.get("_id").ok().flatten()).map(RawBson::from));
+    Ok(cursor)
+}
+
 /// The entity key of a document as stored.
 pub(crate) fn stored_key(doc: &RawDocument) -> Result<EntityKey, CaptureError> {
     let id = doc.get("_id").ok().flatten().ok_or_else(|| CaptureError::Answer("a document without _id".to_owned()))?;
@@ -219,12 +226,7 @@ impl Reader<'_> {
         let mut reply = ask(self.upstream, find).await?;
         let mut field = "firstBatch";
         loop {
-            let (cursor, docs) = batch(&reply, field)?;
-            for doc in docs {
-                if let Ok(Some(id)) = doc.get("_id") {
-                    out.push(RawBson::from(id));
-                }
-            }
+            let cursor = ids_of(&reply, field, &mut out)?;
             if cursor == 0 {
                 return Ok(out);
             }

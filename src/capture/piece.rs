@@ -19,7 +19,7 @@ use super::{Capture, Session, unchanged};
 use crate::changelog::Durable;
 use crate::entity::{EntityGuard, NsGuard};
 use crate::store::Upstream;
-use crate::types::{Draft, Image, Namespace, Op};
+use crate::types::{Draft, Image, Op};
 use crate::wire::msg::OpMsg;
 
 /// What a piece needs from its command.
@@ -29,6 +29,8 @@ pub(crate) struct Cx<'a> {
     pub command: &'a Command<'a>,
     pub message: &'a OpMsg,
     pub cause: Cause,
+    /// The client's own bound on its command.
+    pub limit: Option<tokio::time::Instant>,
 }
 
 /// An entity of a piece, with what is known about its statement.
@@ -67,6 +69,11 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
+    /// These entities.
+    pub(crate) fn entities(namespaces: NsGuard, entities: EntityGuard) -> Self {
+        Self { _namespaces: namespaces, entities: Some(entities) }
+    }
+
     /// Nobody else writes in these namespaces.
     pub(crate) fn exclusive(namespaces: NsGuard) -> Self {
         Self { _namespaces: namespaces, entities: None }
@@ -108,18 +115,6 @@ enum After {
 }
 
 impl Capture {
-    /// Takes the guards of a piece.
-    pub(crate) async fn guard(&self, aims: &[Aim]) -> Hold {
-        let mut namespaces: Vec<Namespace> = aims.iter().map(|a| a.target.ns.clone()).collect();
-        namespaces.dedup();
-        let shared = match namespaces.as_slice() {
-            [one] => self.ns_guards.shared(one).await,
-            many => self.ns_guards.shared_many(many).await,
-        };
-        let ids = aims.iter().map(|a| (a.target.ns.clone(), a.target.key.clone())).collect();
-        Hold { _namespaces: shared, entities: Some(self.guards.lock_many(ids).await) }
-    }
-
     /// Runs a piece under `hold`.
     pub(crate) async fn run(&self, cx: &mut Cx<'_>, piece: Piece, hold: Hold) -> Result<Done, PieceError> {
         let targets: Vec<Target> = piece.aims.iter().map(|a| a.target.clone()).collect();

@@ -41,6 +41,7 @@ impl Capture {
     /// # Errors
     /// When the store cannot be read: the sidecar must not serve.
     pub async fn recover(&self) -> Result<usize, CaptureError> {
+        let commits = self.recover_commits().await?;
         let left = self.intents.left_behind()?;
         let found = left.len();
         metrics::INTENTS_RECOVERED.add(u64::try_from(found).unwrap_or(u64::MAX));
@@ -61,7 +62,7 @@ impl Capture {
         if found > 0 {
             info!(intents = found, "verified what the last process left open");
         }
-        Ok(found)
+        Ok(found + commits)
     }
 
     /// Carries out second looks until the capture is dropped or `stop` ends.

@@ -12,7 +12,7 @@ use super::Capture;
 use super::command::build::{self, Narrowed};
 use super::command::filter::narrow;
 use super::command::merge::{count, is_ok};
-use super::command::{Action, Modify, Statement, Verb};
+use super::command::{Action, Command, Modify, Statement, Verb};
 use super::error::CaptureError;
 use super::observe::{ReadError, Reader, Target, encode};
 use super::piece::{Aim, Cx, Hold, Piece, PieceError, Style};
@@ -50,9 +50,9 @@ impl Capture {
             if modify.multi && !ids.is_empty() {
                 return self.chunks(cx, statement, modify, ids, whole).await;
             }
-            let aims = aims(cx, statement, modify, &ids)?;
-            let forward = narrowed(cx, statement, modify, &ids, whole)?;
-            let hold = self.guard(&aims).await;
+            let aims = aims(cx.command, statement, modify, &ids)?;
+            let forward = narrowed(cx.command, statement, modify, &ids, whole)?;
+            let hold = self.guard(&aims, cx.limit).await?;
             let done = self.run(cx, Piece { aims, forward, style: Style::Reads }, hold).await?;
             let lost = !ids.is_empty() && is_clean(done.reply.body()) && matched(done.reply.body()) == 0;
             if !lost {
@@ -78,10 +78,10 @@ impl Capture {
         let one = whole && ids.len() <= CHUNK;
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(size.min(rest.len()));
-            let aims = aims(cx, statement, modify, chunk)?;
-            let forward = narrowed(cx, statement, modify, chunk, one)?;
+            let aims = aims(cx.command, statement, modify, chunk)?;
+            let forward = narrowed(cx.command, statement, modify, chunk, one)?;
             let style = if modify.update.is_none() { Style::Deletes } else { Style::Reads };
-            let hold = self.guard(&aims).await;
+            let hold = self.guard(&aims, cx.limit).await?;
             match self.run(cx, Piece { aims, forward, style }, hold).await {
                 Err(PieceError::TooLarge) if size > 1 => {
                     size = (size / 8).max(1);
@@ -107,7 +107,7 @@ impl Capture {
         whole: bool,
     ) -> Result<Came, PieceError> {
         let ns = &statement.ns;
-        let hold = Hold::exclusive(self.ns_guards.exclusive(std::slice::from_ref(ns)).await);
+        let hold = self.guard_alone(std::slice::from_ref(ns), cx.limit).await?;
         cx.session.slot()?.namespaces(std::slice::from_ref(ns)).map_err(CaptureError::from)?;
         let found = match self.find(cx, statement, modify).await {
             Ok(ids) if ids.is_empty() => Ok(ids),
@@ -118,18 +118,18 @@ impl Capture {
             Ok(ids) => ids,
             Err(ReadError::Capture(error)) => return Err(error.into()),
             Err(_) => {
-                let forward = whole_statement(cx, statement, whole)?;
+                let forward = whole_statement(cx.command, cx.message, statement, whole)?;
                 return self.alone_held(cx, std::slice::from_ref(ns), forward, hold).await;
             }
         };
         if ids.is_empty() {
             return self.upsert(cx, statement, modify, whole, hold).await;
         }
-        let aims = aims(cx, statement, modify, &ids)?;
-        let forward = narrowed(cx, statement, modify, &ids, whole)?;
+        let aims = aims(cx.command, statement, modify, &ids)?;
+        let forward = narrowed(cx.command, statement, modify, &ids, whole)?;
         match self.run(cx, Piece { aims, forward: forward.clone(), style: Style::Reads }, hold).await {
             Err(PieceError::TooLarge) => {
-                let hold = Hold::exclusive(self.ns_guards.exclusive(std::slice::from_ref(ns)).await);
+                let hold = self.guard_alone(std::slice::from_ref(ns), cx.limit).await?;
                 self.alone_held(cx, std::slice::from_ref(ns), forward, hold).await
             }
             done => Ok(done?.into()),
@@ -202,14 +202,14 @@ impl Capture {
     }
 }
 
-fn aims(
-    cx: &Cx<'_>,
+pub(crate) fn aims(
+    command: &Command<'_>,
     statement: &Statement<'_>,
     modify: &Modify<'_>,
     ids: &[RawBson],
 ) -> Result<Vec<Aim>, CaptureError> {
     let op = if modify.is_replacement() { Op::Replace } else { Op::Update };
-    let stmt_id = cx.command.stmt_ids.of(statement.index);
+    let stmt_id = command.stmt_ids.of(statement.index);
     let mut out = Vec::with_capacity(ids.len());
     for id in ids {
         let target = Target::new(&statement.ns, id.as_raw_bson_ref())?;
@@ -221,8 +221,8 @@ fn aims(
 }
 
 /// The statement, so that it can only touch `ids`, as a command of its own.
-fn narrowed(
-    cx: &Cx<'_>,
+pub(crate) fn narrowed(
+    command: &Command<'_>,
     statement: &Statement<'_>,
     modify: &Modify<'_>,
     ids: &[RawBson],
@@ -231,15 +231,20 @@ fn narrowed(
     let refs: Vec<RawBsonRef<'_>> = ids.iter().map(RawBson::as_raw_bson_ref).collect();
     let change = Narrowed { filter: Some(narrow(modify.filter, &refs).map_err(shape)?), strip_upsert: true };
     let doc = build::statement(modify, statement.raw, &change).map_err(shape)?;
-    let request = build::part(cx.command, &[statement], vec![doc], !whole).map_err(shape)?;
+    let request = build::part(command, &[statement], vec![doc], !whole).map_err(shape)?;
     Ok(encode(&request, 0))
 }
 
-fn whole_statement(cx: &Cx<'_>, statement: &Statement<'_>, whole: bool) -> Result<bytes::Bytes, CaptureError> {
+pub(crate) fn whole_statement(
+    command: &Command<'_>,
+    message: &OpMsg,
+    statement: &Statement<'_>,
+    whole: bool,
+) -> Result<bytes::Bytes, CaptureError> {
     if whole {
-        return original(cx.command, cx.message);
+        return original(command, message);
     }
-    let request = build::part(cx.command, &[statement], vec![statement.raw.to_owned()], true).map_err(shape)?;
+    let request = build::part(command, &[statement], vec![statement.raw.to_owned()], true).map_err(shape)?;
     Ok(encode(&request, 0))
 }
 
@@ -255,7 +260,7 @@ fn matched(reply: &RawDocument) -> i64 {
 }
 
 /// The `_id` that an upsert made.
-fn upserted(reply: &RawDocument) -> Option<RawBsonRef<'_>> {
+pub(crate) fn upserted(reply: &RawDocument) -> Option<RawBsonRef<'_>> {
     if !is_ok(reply) || reply.get_array("retriedStmtIds").is_ok() || reply.get("retriedStmtId").ok().flatten().is_some()
     {
         return None;

@@ -206,7 +206,7 @@ impl Capture {
         round: Round<'_>,
     ) -> Result<Option<(Swapped, Durable)>, PieceError> {
         let Target { ns, key, id } = &aim.target;
-        let hold = self.guard(std::slice::from_ref(aim)).await;
+        let hold = self.guard(std::slice::from_ref(aim), cx.limit).await?;
         cx.session.slot()?.entities(std::slice::from_ref(&aim.target)).map_err(CaptureError::from)?;
         let swapped = match self.exchange(cx, &round, &aim.target).await {
             Ok(Some(swapped)) => swapped,

@@ -28,6 +28,15 @@ const BATCH: usize = 500;
 /// Times that the entities of a broken write are read again before they are left to the second look.
 const TRIES: usize = 3;
 
+/// A message that is to be alone in its namespaces.
+pub(crate) struct Alone<'a> {
+    pub namespaces: &'a [Namespace],
+    pub cause: Cause,
+    pub forward: Bytes,
+    /// The client's own bound on its command.
+    pub limit: Option<tokio::time::Instant>,
+}
+
 impl Capture {
     /// Reads `targets` through the privileged connection and writes down what the log does not know. Also after an error, what
     /// stands in `drafts` must be appended: it is staged.
@@ -53,6 +62,23 @@ impl Capture {
             }
         }
         Ok(())
+    }
+
+    /// What the store has of these entities of one namespace, a few at a time where they are large.
+    pub(crate) async fn look_at(&self, targets: &[Target]) -> Result<Seen, CaptureError> {
+        let mut size = targets.len().max(1);
+        let (mut seen, mut rest) = (Seen::new(), targets);
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(size.min(rest.len()));
+            match self.privileged_images(chunk).await? {
+                Some(more) => {
+                    seen.extend(more);
+                    rest = after;
+                }
+                None => size = (size / 8).max(1),
+            }
+        }
+        Ok(seen)
     }
 
     async fn privileged_images(&self, targets: &[Target]) -> Result<Option<Seen>, CaptureError> {
@@ -81,7 +107,7 @@ impl Capture {
     ) -> Result<(), CaptureError> {
         for target in targets {
             let now = seen.get(&(target.ns.clone(), target.key.clone())).cloned();
-            self.compare(&Step::observed(target, now), cause, drafts)?;
+            self.compare_looked(&Step::observed(target, now), cause, drafts)?;
         }
         Ok(())
     }
@@ -163,11 +189,10 @@ impl Capture {
         &self,
         session: &mut Session,
         upstream: &mut Upstream,
-        namespaces: &[Namespace],
-        cause: Cause,
-        forward: Bytes,
+        alone: Alone<'_>,
     ) -> Result<(OpMsg, Durable), CaptureError> {
-        let hold = Hold::exclusive(self.ns_guards.exclusive(namespaces).await);
+        let Alone { namespaces, cause, forward, limit } = alone;
+        let hold = self.guard_alone(namespaces, limit).await?;
         session.slot()?.namespaces(namespaces)?;
         let id = upstream.next_id();
         let reply = match upstream.pipeline(&[super::piece::with_number(forward, 4, id)]).await {

@@ -18,6 +18,8 @@ use super::error::{CaptureError, ShapeError};
 use super::namespace::NsInfo;
 use super::observe::{Target, encode};
 use super::piece::{Aim, Cx, Done, Piece, PieceError, Style, with_number};
+use super::txn::limit_of;
+use super::verify::Alone;
 use super::{Capture, Outcome, Session};
 use crate::changelog::Durable;
 use crate::entity::key_of;
@@ -31,11 +33,22 @@ const GROUP: usize = 1_000;
 
 /// A part of a command that is worked off at once.
 #[derive(Debug)]
-enum Work {
+pub(crate) enum Work {
     /// Statements that name different entities.
     Group(Vec<usize>),
     /// A statement whose entities must be found.
     Single(usize),
+}
+
+/// Statements that name their entities, made ready to go.
+pub(crate) struct Ready<'c, 'm> {
+    pub statements: Vec<&'c Statement<'m>>,
+    pub aims: Vec<Aim>,
+    /// The statements' bytes, as they are to be sent.
+    pub docs: Vec<Bytes>,
+    pub style: Style,
+    /// A document got its `_id` here.
+    pub given: bool,
 }
 
 /// What one part came to.
@@ -87,12 +100,15 @@ impl Capture {
             operation_time: None,
             found: Found::Touch,
         };
-        let mut cx = Cx { session, upstream, command: &command, message, cause };
-        match self.work_off(&mut cx).await {
+        let limit = limit_of(message.body());
+        let mut cx = Cx { session, upstream, command: &command, message, cause, limit };
+        let outcome = match self.work_off(&mut cx).await {
             Err(PieceError::Capture(error)) => Err(error),
             Err(PieceError::TooLarge) => Err(CaptureError::Answer("one document is larger than the budget".to_owned())),
             Ok(outcome) => Ok(outcome),
-        }
+        };
+        self.newer_number(session, message.body()).await;
+        outcome
     }
 
     async fn work_off(&self, cx: &mut Cx<'_>) -> Result<Outcome, PieceError> {
@@ -159,27 +175,7 @@ impl Capture {
 
     /// Statements that name their entities.
     async fn group(&self, cx: &mut Cx<'_>, indices: &[usize], whole: bool) -> Result<Came, PieceError> {
-        let statements: Vec<&Statement<'_>> = indices.iter().filter_map(|i| cx.command.statements.get(*i)).collect();
-        let mut aims = Vec::with_capacity(statements.len());
-        let mut docs = Vec::with_capacity(statements.len());
-        let (mut inserts, mut deletes, mut given) = (true, true, false);
-        for (position, statement) in statements.iter().enumerate() {
-            if self.is_excluded(&statement.ns) {
-                docs.push(Bytes::copy_from_slice(statement.raw.as_bytes()));
-                continue;
-            }
-            let aimed = aim(cx.command, statement, position).map_err(shape)?;
-            inserts &= matches!(statement.action, Action::Insert { .. });
-            deletes &= matches!(&statement.action, Action::Modify(m) if m.update.is_none() && cx.command.verb != Verb::FindAndModify);
-            given |= aimed.given;
-            docs.push(aimed.raw);
-            aims.extend(aimed.aim);
-        }
-        let style = match (inserts, deletes) {
-            (true, _) => Style::Inserts,
-            (_, true) => Style::Deletes,
-            _ => Style::Reads,
-        };
+        let Ready { statements, mut aims, docs, style, given } = self.ready(cx.command, indices).map_err(shape)?;
         let forward = if whole && !given {
             original(cx.command, cx.message)?
         } else {
@@ -192,8 +188,38 @@ impl Capture {
             return Ok(came);
         }
         aims.sort_by(|a, b| (&a.target.ns, &a.target.key).cmp(&(&b.target.ns, &b.target.key)));
-        let hold = self.guard(&aims).await;
+        let hold = self.guard(&aims, cx.limit).await?;
         Ok(self.run(cx, Piece { aims, forward, style }, hold).await?.into())
+    }
+
+    /// Makes the statements of a group ready.
+    pub(crate) fn ready<'c, 'm>(
+        &self,
+        command: &'c Command<'m>,
+        indices: &[usize],
+    ) -> Result<Ready<'c, 'm>, ShapeError> {
+        let statements: Vec<&'c Statement<'m>> = indices.iter().filter_map(|i| command.statements.get(*i)).collect();
+        let mut aims = Vec::with_capacity(statements.len());
+        let mut docs = Vec::with_capacity(statements.len());
+        let (mut inserts, mut deletes, mut given) = (true, true, false);
+        for (position, statement) in statements.iter().enumerate() {
+            if self.is_excluded(&statement.ns) {
+                docs.push(Bytes::copy_from_slice(statement.raw.as_bytes()));
+                continue;
+            }
+            let aimed = aim(command, statement, position)?;
+            inserts &= matches!(statement.action, Action::Insert { .. });
+            deletes &= matches!(&statement.action, Action::Modify(m) if m.update.is_none() && command.verb != Verb::FindAndModify);
+            given |= aimed.given;
+            docs.push(aimed.raw);
+            aims.extend(aimed.aim);
+        }
+        let style = match (inserts, deletes) {
+            (true, _) => Style::Inserts,
+            (_, true) => Style::Deletes,
+            _ => Style::Reads,
+        };
+        Ok(Ready { statements, aims, docs, style, given })
     }
 
     /// A command that we cannot take apart: the store judges it, alone in the namespaces that it may mean.
@@ -213,7 +239,8 @@ impl Capture {
         let skip: &[&str] = if unacknowledged { &["writeConcern"] } else { &[] };
         let body = command::body_without(body, skip).map_err(shape)?;
         let forward = message.with_body(&body, 0);
-        let (reply, durable) = self.alone(session, upstream, &namespaces, cause, forward).await?;
+        let alone = Alone { namespaces: &namespaces, cause, forward, limit: limit_of(message.body()) };
+        let (reply, durable) = self.alone(session, upstream, alone).await?;
         Ok(Outcome { reply: answer(&reply, message.request_id()), durable })
     }
 }
@@ -223,7 +250,7 @@ pub(crate) fn shape(error: ShapeError) -> CaptureError {
     error.into()
 }
 
-fn verb(kind: WriteKind) -> Verb {
+pub(crate) fn verb(kind: WriteKind) -> Verb {
     match kind {
         WriteKind::Insert => Verb::Insert,
         WriteKind::Update => Verb::Update,
@@ -239,7 +266,7 @@ pub(crate) fn correlation(session: &Session, message: &OpMsg) -> u64 {
 }
 
 /// The namespaces that a malformed command may mean.
-fn mentioned(verb: Verb, message: &OpMsg) -> Vec<Namespace> {
+pub(crate) fn mentioned(verb: Verb, message: &OpMsg) -> Vec<Namespace> {
     let db = message.db().unwrap_or_default();
     let mut out = BTreeSet::new();
     if verb == Verb::BulkWrite {
@@ -272,7 +299,7 @@ pub(crate) fn answer(reply: &OpMsg, response_to: i32) -> Bytes {
 }
 
 /// Cuts a command into parts. Consecutive statements with literal, different `_id`s stay together.
-fn cut(command: &Command<'_>, infos: &[(Namespace, Arc<NsInfo>)]) -> VecDeque<Work> {
+pub(crate) fn cut(command: &Command<'_>, infos: &[(Namespace, Arc<NsInfo>)]) -> VecDeque<Work> {
     let mut out = VecDeque::new();
     let mut group: Vec<usize> = Vec::new();
     let mut taken = BTreeSet::new();

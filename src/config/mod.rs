@@ -105,6 +105,8 @@ pub enum CaptureMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transactions {
+    /// The changes of a committed transaction stand in the log, whole.
+    Capture,
     /// It is answered with an error that names this setting.
     Refuse,
 }
@@ -117,6 +119,10 @@ pub struct CaptureConfig {
     pub mode: CaptureMode,
     /// What happens to a write inside a transaction.
     pub transactions: Transactions,
+    /// After this time since its first command a transaction is taken for dead.
+    pub transaction_lifetime_ms: u64,
+    /// How long a statement or commit of a transaction waits for its guards.
+    pub transaction_wait_ms: u64,
     /// After a start, entities of open intents are verified at once and again after this time, since a write may outlive
     /// the process that forwarded it.
     pub second_look_ms: u64,
@@ -272,7 +278,9 @@ impl Default for CaptureConfig {
     fn default() -> Self {
         Self {
             mode: CaptureMode::Exact,
-            transactions: Transactions::Refuse,
+            transactions: Transactions::Capture,
+            transaction_lifetime_ms: 70_000,
+            transaction_wait_ms: 5_000,
             second_look_ms: 5_000,
             clock_ahead_ms: 3_600_000,
         }

@@ -71,6 +71,7 @@ impl MarkOwner {
 #[derive(Debug)]
 struct Owners {
     first: MarkOwner,
+    #[allow(clippy::box_collection, reason = "an empty vector is three words, and it nearly always is")]
     others: Option<Box<Vec<MarkOwner>>>,
 }
 
@@ -212,8 +213,7 @@ impl Marks {
     /// The entity is marked by a transaction whose commit was sent and is not settled: what the store shows of it may be
     /// that transaction's doing.
     pub fn is_unsettled(&self, ns: &Namespace, key: &EntityKey) -> bool {
-        !self.is_empty()
-            && self.owner_of(std::iter::once(self.hash(ns, key)), MarkOwner::is_unsettled).is_some()
+        !self.is_empty() && self.owner_of(std::iter::once(self.hash(ns, key)), MarkOwner::is_unsettled).is_some()
     }
 
     fn shard(&self, entity: EntityHash) -> Option<&Mutex<HashMap<EntityHash, Owners>>> {

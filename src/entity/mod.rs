@@ -25,8 +25,8 @@ pub use error::IndexError;
 pub use guard::{EntityGuard, Guards, NsGuard, NsGuards};
 pub use index::{Entry, Index, IndexOptions, Known, NodeSeen};
 pub use indexer::{Indexer, Observer};
-pub use marks::{EntityHash, MarkOwner, Marks};
 pub use key::{KeyError, MAX_DEPTH, MAX_PLAIN, key_of};
+pub use marks::{EntityHash, MarkOwner, Marks};
 pub use watch::Watch;
 
 #[cfg(test)]

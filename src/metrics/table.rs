@@ -123,6 +123,32 @@ pub static GUARD_WAIT_SECONDS: Histogram =
 pub static GUARDS_HELD: Gauge = Gauge::new("tidelog_guards_held", Count, "Entities guarded now.");
 /// Writes waiting for a guard now.
 pub static GUARD_WAITERS: Gauge = Gauge::new("tidelog_guard_waiters", Count, "Writes waiting for a guard now.");
+/// Transactions that are open, or whose commit is of unknown outcome.
+pub static TRANSACTIONS_OPEN: Gauge = Gauge::new(
+    "tidelog_transactions_open",
+    Count,
+    "Transactions that are open, or whose commit is of unknown outcome.",
+);
+/// Transactions ended, by how.
+pub static TRANSACTIONS_ENDED: Counter =
+    Counter::new("tidelog_transactions_ended_total", Count, "Transactions ended, by how.")
+        .by("how", &["commit", "abort", "error", "superseded", "expired", "killed", "blocked", "broken", "unknown"]);
+/// Commits of unknown outcome that what the store has settled, by outcome.
+pub static TRANSACTIONS_SETTLED: Counter = Counter::new(
+    "tidelog_transactions_settled_total",
+    Count,
+    "Commits of unknown outcome that what the store has settled, by outcome.",
+)
+.by("outcome", &["committed", "aborted", "moved"]);
+/// Writes that waited for an open transaction.
+pub static TRANSACTION_WAITS: Counter =
+    Counter::new("tidelog_transaction_waits_total", Count, "Writes outside a transaction that waited for an open one.");
+/// Statements by a filter inside transactions whose entities were found first.
+pub static RESOLVES_IN_TRANSACTIONS: Counter = Counter::new(
+    "tidelog_transaction_resolves_total",
+    Count,
+    "Statements by a filter inside transactions whose entities were found first.",
+);
 /// Writes under way whose outcome is not yet in the log.
 pub static INTENTS_OPEN: Gauge =
     Gauge::new("tidelog_intents_open", Count, "Writes under way whose outcome is not yet in the log.");
@@ -330,6 +356,11 @@ pub const TABLE: &[Family] = &[
     H(&GUARD_WAIT_SECONDS),
     G(&GUARDS_HELD),
     G(&GUARD_WAITERS),
+    G(&TRANSACTIONS_OPEN),
+    C(&TRANSACTIONS_ENDED),
+    C(&TRANSACTIONS_SETTLED),
+    C(&TRANSACTION_WAITS),
+    C(&RESOLVES_IN_TRANSACTIONS),
     G(&INTENTS_OPEN),
     C(&INTENTS_RECOVERED),
     C(&VERIFY_RUNS),

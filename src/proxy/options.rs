@@ -40,6 +40,8 @@ pub struct ProxyOptions {
     pub connect_timeout: Duration,
     /// How long commands in flight may go on once the end was asked for.
     pub drain: Duration,
+    /// Writes inside transactions are captured; else they are refused.
+    pub transactions: bool,
     /// Closes a window on a client's word.
     pub cut: CutFn,
 }
@@ -59,6 +61,7 @@ impl ProxyOptions {
             stall: Duration::from_mins(1),
             connect_timeout: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            transactions: true,
             cut: Arc::new(|_label| {
                 Box::pin(async { Err(Failure::new(115, "CommandNotSupported", "this sidecar cuts no windows")) })
             }),
@@ -80,6 +83,7 @@ impl fmt::Debug for ProxyOptions {
             .field("stall", &self.stall)
             .field("connect_timeout", &self.connect_timeout)
             .field("drain", &self.drain)
+            .field("transactions", &self.transactions)
             .finish_non_exhaustive()
     }
 }

@@ -155,7 +155,11 @@ impl Session {
         MESSAGES.inc_for(class(kind));
         match kind {
             Kind::GetMore if self.shared.capture.has_cursors() => self.more_results(header).await,
+            Kind::Pass | Kind::GetMore | Kind::Commit | Kind::Abort if self.joins(&header).await? => {
+                Box::pin(self.change(header, kind)).await
+            }
             Kind::Pass | Kind::GetMore | Kind::Commit | Kind::Abort => self.pass(header).await,
+            Kind::EndTransactions => self.end_transactions(header).await,
             Kind::Hello => Box::pin(self.hello(header)).await,
             Kind::Auth(step) => self.authenticate(header, step).await,
             // Boxed, so that what only passes does not carry the room that a write needs.
@@ -178,6 +182,23 @@ impl Session {
             Kind::UnknownOpcode => Err(End::Protocol(format!("the unknown opcode {}", header.opcode))),
             Kind::Malformed => self.malformed(header).await,
         }
+    }
+
+    /// Whether a request that otherwise passes stands inside a transaction. Holds the whole request for that.
+    async fn joins(&mut self, header: &Header) -> Result<bool, End> {
+        if header.opcode != opcode::MSG {
+            return Ok(false);
+        }
+        let mut share = None;
+        while self.client.buf.len() < header.size() {
+            if share.is_none() && header.size() > FREE_BYTES {
+                share = self.shared.budget.take(header.size()).await;
+            }
+            self.more_input(header.size() - self.client.buf.len()).await?;
+        }
+        // Whether it is a field of the command itself is looked at where the message is read.
+        let message = self.client.buf.get(..header.size()).unwrap_or_default();
+        Ok(memchr::memmem::find(message, b"\x08autocommit\0").is_some())
     }
 
     /// Waits until the next request's command is known. Its bytes stay in the client's buffer.
@@ -327,7 +348,7 @@ fn class(kind: Kind) -> &'static str {
         Kind::Write(_) => "write",
         Kind::Aggregate | Kind::MapReduce => "aggregate",
         Kind::Ddl(_) | Kind::Hidden => "ddl",
-        Kind::Commit | Kind::Abort => "transaction",
+        Kind::Commit | Kind::Abort | Kind::EndTransactions => "transaction",
         Kind::Cut => "cut",
         Kind::Refused | Kind::LegacyOpcode | Kind::LegacyQuery | Kind::Compressed => "refused",
         Kind::Malformed | Kind::UnknownOpcode => "malformed",

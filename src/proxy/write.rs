@@ -3,7 +3,7 @@
 //! The client is not watched while capture works: a write under way ends and is settled, whether its client waits or went.
 
 use super::session::{End, Session};
-use crate::capture::{CaptureError, Outcome, written_by};
+use crate::capture::{CaptureError, Outcome, in_transaction, written_by};
 use crate::changelog::Durable;
 use crate::metrics::{CAPTURE_ERRORS, COMMANDS_REFUSED, UPSTREAM_BYTES, WRITE_COMMANDS, WRITE_SECONDS};
 use crate::types::Namespace;
@@ -34,10 +34,10 @@ impl Session {
     /// A command that changes data, or may.
     pub(super) async fn change(&mut self, header: Header, kind: Kind) -> Result<(), End> {
         let Some((request, _share)) = self.take_msg(&header).await? else { return Ok(()) };
-        let Some(change) = Change::of(kind, &request) else { return self.pass_held(&request).await };
         if in_transaction(request.body()) {
-            return self.refuse_in_transaction(&request).await;
+            return self.transact(&request, kind).await;
         }
+        let Some(change) = Change::of(kind, &request) else { return self.pass_held(&request).await };
         let Ok(rewritten) = acknowledged(&request) else {
             COMMANDS_REFUSED.inc_for("malformed");
             return self
@@ -127,6 +127,7 @@ impl Session {
         let Some((request, _share)) = self.take_msg(&header).await? else { return Ok(()) };
         match self.shared.capture.get_more(&request) {
             Some(reply) => Ok(self.client.send(&reply).await?),
+            None if in_transaction(request.body()) => self.transact(&request, Kind::GetMore).await,
             None => self.pass_held(&request).await,
         }
     }
@@ -141,6 +142,32 @@ impl Session {
         self.relay_replies(request.request_id()).await
     }
 
+    /// Any command inside a transaction.
+    async fn transact(&mut self, request: &OpMsg, kind: Kind) -> Result<(), End> {
+        if !self.shared.options.transactions {
+            let reads = matches!(kind, Kind::Pass | Kind::GetMore | Kind::Commit | Kind::Abort);
+            if reads || Change::of(kind, request).is_none() {
+                return self.pass_held(request).await;
+            }
+            return self.refuse_in_transaction(request).await;
+        }
+        self.written.origin = Arc::clone(self.identity.origin());
+        let (session, upstream) = (&mut self.written, &mut self.upstream);
+        let outcome = self.shared.capture.transact(session, upstream, kind, request).await;
+        if let Err(error) = &outcome {
+            CAPTURE_ERRORS.inc_for(error.class());
+        }
+        let answer = if request.more_to_come() { Answer::None } else { Answer::Whole };
+        self.answer(request, answer, outcome).await
+    }
+
+    /// `killSessions` and its like: transactions have ended in the store without a word about which.
+    pub(super) async fn end_transactions(&mut self, header: Header) -> Result<(), End> {
+        let done = self.pass(header).await;
+        self.shared.capture.transactions_lost().await;
+        done
+    }
+
     /// As with any error inside a transaction, the transaction is over at the node too: its commit must not succeed.
     async fn refuse_in_transaction(&mut self, request: &OpMsg) -> Result<(), End> {
         COMMANDS_REFUSED.inc_for("transaction");
@@ -148,7 +175,7 @@ impl Session {
             self.upstream.run("admin", abort_of(request.body())).await?;
         }
         let message = format!(
-            "{}: writes inside a transaction are not captured yet, so Tidelog does not forward them (capture.transactions = \"refuse\")",
+            "{}: writes inside a transaction are refused by the configuration of Tidelog (capture.transactions = \"refuse\")",
             request.command().0
         );
         self.fail(request, &Failure::new(263, "OperationNotSupportedInTransaction", message)).await
@@ -221,14 +248,10 @@ impl Change {
             // No store is known to take a pipeline as a document sequence; one that did would write what we did not see.
             Kind::Aggregate if request.sequence_ids().next().is_some() => Some(Self::Unseen((whole_db(), "out"))),
             Kind::Aggregate | Kind::MapReduce => written_by(request).map(Self::Unseen),
+            Kind::Pass | Kind::GetMore | Kind::Commit | Kind::Abort => None,
             _ => Some(Self::Unseen((whole_db(), "other"))),
         }
     }
-}
-
-/// Whether a command stands inside a transaction.
-fn in_transaction(body: &RawDocument) -> bool {
-    matches!(body.get_bool("startTransaction"), Ok(true)) || matches!(body.get_bool("autocommit"), Ok(false))
 }
 
 /// `abortTransaction` for the transaction of `body`.
@@ -276,11 +299,9 @@ mod tests {
     }
 
     #[test]
-    fn transactions_are_seen_and_ended() {
+    fn a_refused_transaction_is_ended() {
         let body =
             rawdoc! { "insert": "c", "lsid": { "id": 1 }, "txnNumber": 4_i64, "autocommit": false, "apiVersion": "1" };
-        assert!(in_transaction(&body));
-        assert!(!in_transaction(&rawdoc! { "insert": "c", "txnNumber": 4_i64 }));
         let expected = rawdoc! { "abortTransaction": 1, "autocommit": false, "lsid": { "id": 1 }, "txnNumber": 4_i64, "apiVersion": "1" };
         assert_eq!(abort_of(&body), expected);
     }

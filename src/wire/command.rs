@@ -86,6 +86,8 @@ pub enum Kind {
     Commit,
     /// `abortTransaction`
     Abort,
+    /// `killSessions` and its like: ends transactions of others.
+    EndTransactions,
     /// `tidelogCut`: for the sidecar itself.
     Cut,
     /// A command that would change documents past the log.
@@ -158,6 +160,7 @@ pub fn of_name(name: &[u8]) -> Kind {
         b"getMore" => Kind::GetMore,
         b"commitTransaction" => Kind::Commit,
         b"abortTransaction" => Kind::Abort,
+        b"killSessions" | b"killAllSessions" | b"killAllSessionsByPattern" => Kind::EndTransactions,
         b"tidelogCut" => Kind::Cut,
         b"compactStructuredEncryptionData" | b"cleanupStructuredEncryptionData" => Kind::Hidden,
         b"applyOps"

@@ -48,6 +48,7 @@ pub(crate) async fn captured(address: &str) -> Captured {
         intents: "/intents".into(),
         epoch: opened.epoch,
         second_look: Duration::from_secs(1),
+        transactions: tidelog::capture::TransactionLimits::default(),
     };
     Captured { capture: Arc::new(Capture::new(parts).expect("capture")), log, _folder: folder }
 }

@@ -332,7 +332,7 @@ async fn wrong_bytes_end_one_connection_and_no_other() {
 #[tokio::test]
 async fn what_would_go_past_the_log_is_refused() {
     let store = Store::start(&[]);
-    let sidecar = Sidecar::start(&store.address, |_| {}).await;
+    let sidecar = Sidecar::start(&store.address, |o| o.transactions = false).await;
     let mut client = sidecar.client().await;
     let apply = client.run(1, &rawdoc! { "applyOps": [], "$db": "admin" }).await;
     assert_eq!(apply.body().get_i32("code").unwrap(), 115);

@@ -122,6 +122,15 @@ pub(crate) fn find_ids(ns: &Namespace, modify: &Modify<'_>, command: &Command<'_
     Request::plain(body)
 }
 
+/// [`find_ids`] that is read and planned, and not run: only an error says anything.
+pub(crate) fn try_find(ns: &Namespace, modify: &Modify<'_>, command: &Command<'_>) -> Result<Request, ShapeError> {
+    let one = Modify { multi: false, ..*modify };
+    let find = find_ids(ns, &one, command);
+    let mut body = body_without(&find.body, &["limit"])?;
+    body.append(cstr!("batchSize"), 0);
+    Ok(Request::plain(body))
+}
+
 /// The `_id`s that the ids found can also mean under the statement's collation.
 pub(crate) fn find_equal_ids(
     ns: &Namespace,

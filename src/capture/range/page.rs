@@ -77,7 +77,7 @@ impl Capture {
         for target in targets {
             let now = seen.get(&(target.ns.clone(), target.key.clone())).cloned();
             if range.mode == Mode::Append {
-                self.compare(&Step::observed(target, now), &range.cause, drafts)?;
+                self.compare_looked(&Step::observed(target, now), &range.cause, drafts)?;
             } else if self.side(target, now.as_ref())?.is_some() {
                 again.push(target.clone());
             }
@@ -155,7 +155,7 @@ impl Capture {
                 told.push(Difference { id: target.id.clone(), key: target.key.clone(), side });
             }
             if range.mode != Mode::Report {
-                self.compare(&Step::observed(target, now), &range.cause, drafts)?;
+                self.compare_looked(&Step::observed(target, now), &range.cause, drafts)?;
             }
         }
         Ok(drafts.len() as u64)
@@ -176,6 +176,9 @@ impl Capture {
 
     /// What log and store say differently of an entity.
     fn side(&self, target: &Target, now: Option<&Image>) -> Result<Option<Side>, CaptureError> {
+        if self.marks.is_unsettled(&target.ns, &target.key) {
+            return Ok(None);
+        }
         let known = self.index.get(&target.ns, &target.key).map_err(|e| CaptureError::Index(e.to_string()))?;
         Ok(match (known.filter(|e| e.alive).map(|e| e.sha), now.map(Image::sha)) {
             (log, store) if log == store => None,

@@ -1,0 +1,204 @@
+//! Commits whose outcome nobody told: what the store has of their entities says it.
+//!
+//! A transaction is atomic, so one entity that it changed and that now is as it left it proves the commit; marks keep other
+//! writers off these entities meanwhile. One that is still as before proves that it has not been committed *yet*: it may be,
+//! by the client's next try or by a message that is still in the network, until the store gives it up.
+
+use std::sync::Arc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::commit::Held;
+use super::spill::{Left, Spill};
+use super::{Phase, SessionKey, State, Stop, Txn, spilled};
+use crate::capture::Capture;
+use crate::capture::compare::Cause;
+use crate::capture::error::CaptureError;
+use crate::capture::observe::Target;
+use crate::metrics;
+use crate::types::{Change, Digest, Found, Image};
+use bson::raw::RawDocument;
+
+/// Entities that are read at once.
+const CHUNK: usize = 200;
+
+/// An entity with the hashes of its images before and after.
+type Sent = (Target, Option<Digest>, Option<Digest>);
+
+/// What the store says of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Committed,
+    NotYet,
+    /// All its entities are neither as before nor as it left them: others wrote since.
+    Moved,
+}
+
+impl Capture {
+    /// Settles a sent commit, if it can be told. `over`: the store has surely ended it, so what is not committed never will be.
+    pub(super) async fn settle_commit(&self, txn: &Txn, state: &mut State, over: bool) -> Result<(), CaptureError> {
+        if !matches!(state.phase, Phase::Sent { .. }) {
+            return Ok(());
+        }
+        match self.take_commit(txn, state).await {
+            Ok(held) => self.settle_held(txn, state, held, over).await,
+            Err(Stop::Failed(error)) => Err(error),
+            // Whoever has the guards: later.
+            Err(Stop::Blocked | Stop::Reply(_)) => Ok(()),
+        }
+    }
+
+    /// As [`settle_commit`](Self::settle_commit), the guards already held.
+    pub(super) async fn settle_held(
+        &self,
+        txn: &Txn,
+        state: &mut State,
+        held: Held,
+        over: bool,
+    ) -> Result<(), CaptureError> {
+        let Phase::Sent { since } = state.phase else { return Ok(()) };
+        let over = over || since.elapsed() > self.transactions.limits.lifetime;
+        if !state.blind.is_empty() && !over {
+            // Which of them it changed is not known: they are verified when it is over.
+            return Ok(());
+        }
+        let verdict = match &state.last {
+            Some(last) if last.count() > 0 => self.verdict(last).await?,
+            _ => Verdict::Moved,
+        };
+        match verdict {
+            Verdict::Committed => {
+                metrics::TRANSACTIONS_SETTLED.inc_for("committed");
+                let _durable = self.committed(txn, state, held, None).await?;
+            }
+            Verdict::NotYet if !over => {}
+            Verdict::NotYet => {
+                metrics::TRANSACTIONS_SETTLED.inc_for("aborted");
+                drop(held);
+                txn.owner.set_unsettled(false);
+                self.end(txn, state, Phase::Aborted { certain: false }, "error").await;
+            }
+            Verdict::Moved => {
+                metrics::TRANSACTIONS_SETTLED.inc_for("moved");
+                txn.owner.set_unsettled(false);
+                self.verify_moved(state).await?;
+                drop(held);
+                self.end(txn, state, Phase::Aborted { certain: false }, "error").await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn verdict(&self, last: &Spill) -> Result<Verdict, CaptureError> {
+        let mut changes = last.changes();
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let mut bytes = 0;
+            while chunk.len() < CHUNK && bytes < (8 << 20) {
+                let Some(change) = changes.next() else { break };
+                let Change { ns, key, id, before_sha, after, .. } = change.map_err(spilled)?;
+                bytes += after.as_ref().map_or(0, |image| image.bytes().len());
+                chunk.push((Target { ns, key, id }, before_sha, after.as_ref().map(Image::sha)));
+            }
+            if chunk.is_empty() {
+                return Ok(Verdict::Moved);
+            }
+            chunk.sort_by(|a, b| a.0.ns.cmp(&b.0.ns));
+            match self.verdict_of(&chunk).await? {
+                Verdict::Moved => {}
+                told => return Ok(told),
+            }
+        }
+    }
+
+    async fn verdict_of(&self, chunk: &[Sent]) -> Result<Verdict, CaptureError> {
+        let mut verdict = Verdict::Moved;
+        for group in chunk.chunk_by(|a, b| a.0.ns == b.0.ns) {
+            let targets: Vec<Target> = group.iter().map(|(target, _, _)| target.clone()).collect();
+            let seen = self.look_at(&targets).await?;
+            for (target, before, after) in group {
+                let now = seen.get(&(target.ns.clone(), target.key.clone())).map(Image::sha);
+                if now == *after {
+                    return Ok(Verdict::Committed);
+                }
+                if now == *before {
+                    verdict = Verdict::NotYet;
+                }
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// What became of the entities stands as *observed*: whose doing it was cannot be told.
+    async fn verify_moved(&self, state: &mut State) -> Result<(), CaptureError> {
+        let cause = Cause { found: Found::Recovery, ..Cause::default() };
+        for ns in std::mem::take(&mut state.blind) {
+            let _durable = self.verify_namespace(&ns, &cause).await?;
+        }
+        let Some(last) = &state.last else { return Ok(()) };
+        let mut changes = last.changes().peekable();
+        while changes.peek().is_some() {
+            let mut targets = Vec::new();
+            for change in changes.by_ref().take(CHUNK) {
+                let Change { ns, key, id, .. } = change.map_err(spilled)?;
+                targets.push(Target { ns, key, id });
+            }
+            targets.sort_by(|a, b| a.ns.cmp(&b.ns));
+            let mut drafts = Vec::new();
+            let verified = self.verify_targets(&targets, &cause, &mut drafts).await;
+            let _durable = self.enqueue(drafts).wait().await?;
+            verified?;
+        }
+        Ok(())
+    }
+
+    /// Takes up the commits that dead processes had sent, and settles those that can be told.
+    pub(crate) async fn recover_commits(&self) -> Result<usize, CaptureError> {
+        for left in self.transactions.files.left_behind()? {
+            let key = SessionKey { user: left.user.clone(), lsid: left.lsid.clone() };
+            if !self.transactions.sessions.lock().contains_key(&key) {
+                self.take_up(key, left).await?;
+            }
+        }
+        let mut sent = 0;
+        for txn in self.transactions.all() {
+            let mut state = txn.state.lock().await;
+            if matches!(state.phase, Phase::Sent { .. }) {
+                sent += 1;
+                self.settle_commit(&txn, &mut state, false).await?;
+            }
+        }
+        if sent > 0 {
+            info!(commits = sent, "looked at what the last process had sent to be committed");
+        }
+        Ok(sent)
+    }
+
+    async fn take_up(&self, key: SessionKey, left: Left) -> Result<(), CaptureError> {
+        let Left { name, lsid, number, spill, .. } = left;
+        let id = RawDocument::from_bytes(&lsid).ok().and_then(|d| d.get_binary("id").ok()?.bytes.try_into().ok());
+        let txn =
+            self.transactions.begin(key.clone(), id.unwrap_or_default(), number, Phase::Sent { since: Instant::now() });
+        {
+            let mut state = txn.state.lock().await;
+            for change in spill.changes() {
+                let change = match change {
+                    Ok(change) => change,
+                    Err(error) => {
+                        // Only a crash of the machine can have cut it: what the store kept is found by verification.
+                        warn!(file = name, %error, "a sent commit cannot be read; its changes are found as observed");
+                        break;
+                    }
+                };
+                self.marks.place(&txn.owner, self.marks.hash(&change.ns, &change.key));
+                if state.namespaces.insert(change.ns.clone()) {
+                    self.marks.enter(&txn.owner, &change.ns);
+                }
+            }
+            txn.owner.set_unsettled(true);
+            state.last = Some(spill);
+        }
+        self.transactions.sessions.lock().insert(key, Arc::clone(&txn));
+        Ok(())
+    }
+}
