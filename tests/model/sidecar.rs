@@ -151,6 +151,7 @@ impl Sidecar {
             intents: "/data/intents".into(),
             epoch: opened.epoch,
             second_look: SECOND_LOOK,
+            transactions: tidelog::capture::TransactionLimits::default(),
         };
         let capture = match Capture::new(parts) {
             Ok(capture) => Arc::new(capture),
