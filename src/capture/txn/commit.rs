@@ -83,7 +83,7 @@ impl Capture {
         }
         if says_over(body) {
             drop(held);
-            self.end(tx.txn, tx.state, Phase::Aborted { certain: true }, "error").await;
+            self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "error").await;
         }
         self.told(&reply, tx.message)
     }
@@ -107,8 +107,7 @@ impl Capture {
     async fn not_sent(&self, tx: Tx<'_>, stop: Stop) -> Result<Outcome, CaptureError> {
         match stop {
             Stop::Reply(reply) => {
-                let phase = Phase::Aborted { certain: says_over(reply.body()) };
-                self.end(tx.txn, tx.state, phase, "error").await;
+                self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "error").await;
                 self.told(&reply, tx.message)
             }
             Stop::Blocked => {
@@ -129,7 +128,7 @@ impl Capture {
         if is_ok(reply.body()) {
             self.end(tx.txn, tx.state, Phase::Committed, "commit").await;
         } else if says_over(reply.body()) {
-            self.end(tx.txn, tx.state, Phase::Aborted { certain: true }, "error").await;
+            self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "error").await;
         }
         self.told(&reply, tx.message)
     }

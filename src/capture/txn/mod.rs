@@ -161,6 +161,11 @@ impl Capture {
                 let reply = relay(tx.upstream, tx.message).await?;
                 self.told(&reply, tx.message)
             }
+            (Phase::Aborted { certain: false }, Kind::Abort) => {
+                let reply = relay(tx.upstream, tx.message).await?;
+                tx.state.phase = Phase::Aborted { certain: is_ok(reply.body()) };
+                self.told(&reply, tx.message)
+            }
             (Phase::Aborted { certain: false }, _) => self.after_abort(tx.upstream, tx.message).await,
         }
     }
@@ -181,9 +186,9 @@ impl Capture {
             Ok(reply) | Err(Stop::Reply(reply)) => {
                 let body = reply.body();
                 if kind == Kind::Abort {
-                    self.end(txn, state, Phase::Aborted { certain: is_ok(body) || says_over(body) }, "abort").await;
+                    self.end(txn, state, Phase::Aborted { certain: is_ok(body) }, "abort").await;
                 } else if !is_clean(body) {
-                    self.end(txn, state, Phase::Aborted { certain: says_over(body) }, "error").await;
+                    self.end(txn, state, Phase::Aborted { certain: false }, "error").await;
                 }
                 self.told(&reply, message)
             }

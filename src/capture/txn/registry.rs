@@ -68,7 +68,7 @@ pub(super) enum Phase {
         since: Instant,
     },
     Committed,
-    /// Nothing of it is in the log. `certain`: the store said that it has ended there.
+    /// Nothing of it is in the log. `certain`: the store has been told to abort it, and has.
     Aborted {
         certain: bool,
     },
