@@ -127,10 +127,12 @@ async fn start_and_serve(
     last: &CancellationToken,
 ) -> Result<(), AppError> {
     let capture = Arc::new(start_capture(running, password).await?);
-    start_watch(running, &capture, last);
+    let recovered = CancellationToken::new();
+    start_watch(running, &capture, &recovered, last);
     if unless(end, recover(&capture)).await.is_none() {
         return Ok(());
     }
+    recovered.cancel();
     let looks = tokio::spawn(Arc::clone(&capture).looks(end.clone().cancelled_owned()));
     tokio::spawn(Arc::clone(&capture).tend(end.clone().cancelled_owned()));
     let proxy = Proxy::bind(proxy_options(running), capture).await?;
@@ -154,7 +156,7 @@ async fn start_and_serve(
 }
 
 /// Watches the node: how far windows may go, and what it may have lost.
-fn start_watch(running: &Running, capture: &Arc<Capture>, last: &CancellationToken) {
+fn start_watch(running: &Running, capture: &Arc<Capture>, recovered: &CancellationToken, last: &CancellationToken) {
     let (config, storage) = (&running.config, &running.storage);
     let settings = Settings {
         address: config.proxy.upstream.to_string(),
@@ -165,7 +167,7 @@ fn start_watch(running: &Running, capture: &Arc<Capture>, last: &CancellationTok
     let (log, index) = (Arc::clone(&storage.log), Arc::clone(&storage.index));
     let watch = Watch::new(settings, Arc::clone(capture), log, index, Arc::clone(&running.horizon));
     running.watched_by(Arc::clone(&watch));
-    tokio::spawn(watch.run(last.clone().cancelled_owned()));
+    tokio::spawn(watch.run(recovered.clone().cancelled_owned(), last.clone().cancelled_owned()));
 }
 
 async fn start_capture(running: &Running, password: Option<crate::config::Secret>) -> Result<Capture, AppError> {

@@ -96,6 +96,7 @@ pub struct Capture {
     cursors: cursors::Cursors,
     epochs: Arc<Epochs>,
     second_look: Duration,
+    unsettled: recover::Unsettled,
     looks: tokio::sync::mpsc::UnboundedSender<recover::Look>,
     looks_out: parking_lot::Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<recover::Look>>>,
 }
@@ -161,6 +162,7 @@ impl Capture {
             cursors: cursors::Cursors::default(),
             epochs: Epochs::new(epoch),
             second_look,
+            unsettled: recover::Unsettled::default(),
             looks,
             looks_out: parking_lot::Mutex::new(Some(looks_out)),
         })

@@ -24,11 +24,47 @@ use crate::types::{Control, Found, Lsn, Namespace};
 #[derive(Debug)]
 pub(crate) struct Look {
     pub due: Instant,
-    pub scopes: Vec<Scope>,
+    pub scopes: Entered,
     /// The slot that still names them.
     pub slot: Option<Slot>,
     /// After a restart: the slots of the dead process that do.
     pub files: Vec<String>,
+}
+
+/// What second looks that are due name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unsettled(Arc<parking_lot::Mutex<BTreeMap<u64, Arc<Vec<Scope>>>>>);
+
+/// Scopes that are unsettled as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    of: Unsettled,
+    number: u64,
+    scopes: Arc<Vec<Scope>>,
+}
+
+impl Unsettled {
+    pub(crate) fn enter(&self, scopes: Vec<Scope>) -> Entered {
+        let scopes = Arc::new(scopes);
+        let mut entered = self.0.lock();
+        let number = entered.last_key_value().map_or(0, |(last, _)| last + 1);
+        entered.insert(number, Arc::clone(&scopes));
+        Entered { of: self.clone(), number, scopes }
+    }
+}
+
+impl std::ops::Deref for Entered {
+    type Target = [Scope];
+
+    fn deref(&self) -> &[Scope] {
+        &self.scopes
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.of.0.lock().remove(&self.number);
+    }
 }
 
 /// Pause between tries of a look that failed.
@@ -41,6 +77,7 @@ impl Capture {
     /// # Errors
     /// When the store cannot be read: the sidecar must not serve.
     pub async fn recover(&self) -> Result<usize, CaptureError> {
+        self.epochs.known().await;
         let commits = self.recover_commits().await?;
         let left = self.intents.left_behind()?;
         let found = left.len();
@@ -56,6 +93,7 @@ impl Capture {
         if !young.is_empty() {
             let scopes = merged(young.iter().map(|l| &l.scope));
             let files = young.into_iter().map(|l| l.name).collect();
+            let scopes = self.unsettled.enter(scopes);
             let look = Look { due: Instant::now() + self.second_look, scopes, slot: None, files };
             let _closed = self.looks.send(look);
         }
@@ -91,7 +129,7 @@ impl Capture {
 
     async fn look(&self, look: &mut Look) {
         tokio::time::sleep_until(look.due).await;
-        for scope in &look.scopes {
+        for scope in look.scopes.iter() {
             while let Err(error) = self.verify(scope, Found::Recovery).await {
                 metrics::VERIFY_FAILURES.inc();
                 warn!(%error, "second look failed, trying again");
@@ -141,6 +179,12 @@ impl Capture {
         self.ns_guards.landed().await;
         let _durable = self.enqueue(Vec::new()).wait().await?;
         Ok(self.log.tail())
+    }
+
+    /// What writes of unknown outcome may have changed. Their process being gone, reading it once tells what came of them.
+    pub fn unsettled(&self) -> Vec<Scope> {
+        let all: Vec<Arc<Vec<Scope>>> = self.unsettled.0.lock().values().cloned().collect();
+        merged(all.iter().flat_map(|scopes| scopes.iter()))
     }
 
     /// What was learnt of namespaces is asked anew: the store may have lost it.

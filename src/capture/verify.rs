@@ -147,12 +147,13 @@ impl Capture {
             let Err(error) = verified else { break };
             warn!(%error, "verify after a broken connection");
         }
-        drop(hold);
         let mut scope = std::collections::BTreeMap::<Namespace, Vec<RawBson>>::new();
         for target in targets {
             scope.entry(target.ns).or_default().push(target.id);
         }
         self.look_later(cx.session, Scope::Entities(scope));
+        // Only now: whoever waits for the writes under way must then find this one among the unsettled.
+        drop(hold);
     }
 
     /// As [`settle_broken`](Self::settle_broken), for whole namespaces.
@@ -167,15 +168,15 @@ impl Capture {
                 warn!(%error, "verify after a broken connection");
             }
         }
-        drop(hold);
         self.look_later(session, Scope::Namespaces(namespaces));
+        drop(hold);
     }
 
     /// Hands the session's open intent to the second look.
     pub(crate) fn look_later(&self, session: &mut Session, scope: Scope) {
         let look = Look {
             due: tokio::time::Instant::now() + self.second_look,
-            scopes: vec![scope],
+            scopes: self.unsettled.enter(vec![scope]),
             slot: session.slot.take(),
             files: Vec::new(),
         };

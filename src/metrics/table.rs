@@ -195,9 +195,12 @@ pub static NODE_CHECKED: Counter = Counter::new(
     Count,
     "Records whose entities were read again because the node had changed.",
 );
-/// Changes that the store had lost, corrected by observed records.
-pub static NODE_LOST: Counter =
-    Counter::new("tidelog_node_lost_total", Count, "Changes that the store had lost, corrected by observed records.");
+/// Entities found changed when they were read again because the node had changed.
+pub static NODE_LOST: Counter = Counter::new(
+    "tidelog_node_lost_total",
+    Count,
+    "Entities found changed when they were read again because the node had changed.",
+);
 /// What the node may have lost is being read again: no window closes.
 pub static NODE_CORRECTING: Gauge =
     Gauge::new("tidelog_node_correcting", Flag, "What the node may have lost is being read again: no window closes.");

@@ -1,7 +1,8 @@
 //! After the node changed: reads again what it may have lost, and says so in the log.
 //!
 //! The entities of all records after the last proved one are verified under their guards; a drop, a rename or a dropped database
-//! among those records has its namespaces verified whole, for they may have come back. Memory: the keys of one batch.
+//! among those records has its namespaces verified whole, for they may have come back. Writes whose outcome was not told when the
+//! process went away are settled here too, not only by the second look: no window may tell of half a rename. Memory: the keys of one batch.
 
 use crate::capture::{Capture, CaptureError, Scope};
 use crate::changelog::{Changelog, LogError, Reader};
@@ -99,6 +100,9 @@ pub(super) async fn correct(
     }
     verify(capture, named.entities()).await?;
     verify(capture, named.whole()).await?;
+    for scope in capture.unsettled() {
+        capture.verify(&scope, Found::Recovery).await?;
+    }
     Ok(checked)
 }
 

@@ -99,12 +99,12 @@ impl Watch {
         self.facts.lock().clone()
     }
 
-    /// Watches until `stop` ends.
-    pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()>) {
+    /// Watches until `stop` ends; proves nothing before `recovered`: what the last process left open is settled.
+    pub async fn run(self: Arc<Self>, recovered: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
         let (answers, heard) = watch::channel(None);
         tokio::select! {
             () = self.look_on(&answers) => {}
-            () = self.conclude(heard) => {}
+            () = async { recovered.await; self.conclude(heard).await } => {}
             () = stop => {}
         }
     }
