@@ -76,6 +76,7 @@ impl Cutting {
     fn take(&mut self) -> Result<bool, ExportError> {
         let Some(head) = self.reader.next_head()? else { return Ok(false) };
         let seen = self.settling.seen_at(head.head.stamp.lsn);
+        self.settling.took(head.head.stamp.lsn);
         self.cutter.take(&head, seen.at_ms, self.shared.horizon.may_end(head.head.stamp.lsn));
         Ok(true)
     }
@@ -118,7 +119,7 @@ impl Cutting {
     fn tell(&self) {
         let live = &self.shared.cutter;
         live.taken.store(self.cutter.last().0, Ordering::Release);
-        let settling = self.settling.oldest_unsettled().map(|mark| mark.wall_ms);
+        let settling = self.settling.oldest_waiting().map(|mark| mark.wall_ms);
         *live.oldest.lock() = (self.cutter.oldest_wall_ms(), settling);
     }
 }

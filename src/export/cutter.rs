@@ -46,18 +46,23 @@ impl Default for Limits {
 pub(super) struct Settling {
     /// When the log's end was first seen at which record, oldest first.
     seen: VecDeque<Mark>,
+    /// Those that are settled and whose records are not taken yet (the horizon holds them back), oldest first.
+    waiting: VecDeque<Mark>,
     /// Everything up to here is settled.
     settled: Mark,
     settle_ms: u64,
 }
 
 /// The end of the log at one moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) at_ms: u64,
     pub(super) wall_ms: i64,
     pub(super) tail: Lsn,
 }
+
+/// Marks that wait one by one; past it the newest stands for those after it.
+const WAITING: usize = 1_024;
 
 impl Settling {
     pub(super) fn new(settle_ms: u64) -> Self {
@@ -71,6 +76,11 @@ impl Settling {
         }
         while let Some(mark) = self.seen.front().filter(|m| m.at_ms + self.settle_ms <= now.at_ms) {
             self.settled = *mark;
+            let full = self.waiting.len() >= WAITING;
+            match self.waiting.back_mut().filter(|_| full) {
+                Some(newest) => newest.tail = mark.tail,
+                None => self.waiting.push_back(*mark),
+            }
             self.seen.pop_front();
         }
     }
@@ -87,12 +97,19 @@ impl Settling {
 
     /// When the record was first seen, as far as is known.
     pub(super) fn seen_at(&self, lsn: Lsn) -> Mark {
-        self.seen.iter().find(|m| m.tail >= lsn).copied().unwrap_or(self.settled)
+        self.waiting.iter().chain(&self.seen).find(|m| m.tail >= lsn).copied().unwrap_or(self.settled)
     }
 
-    /// The oldest that is not settled.
-    pub(super) fn oldest_unsettled(&self) -> Option<Mark> {
-        self.seen.front().copied()
+    /// Records up to `lsn` were taken.
+    pub(super) fn took(&mut self, lsn: Lsn) {
+        while self.waiting.front().is_some_and(|m| m.tail <= lsn) {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// The oldest of which no record was taken, or not all.
+    pub(super) fn oldest_waiting(&self) -> Option<Mark> {
+        self.waiting.front().or(self.seen.front()).copied()
     }
 }
 

@@ -6,7 +6,7 @@ use super::handle::{Shared, assemble};
 use super::jsonl::{Bson, Lines};
 use super::worker::{Progress, Worker};
 use super::*;
-use crate::changelog::{Changelog, Durability, LogOptions, Opened};
+use crate::changelog::{Changelog, Durability, Horizon, LogOptions, Opened};
 use crate::clock::Clock;
 use crate::disk::{Disk, FaultDisk};
 use crate::sink::Class;
@@ -184,6 +184,41 @@ fn a_cut_is_answered() {
     assert_eq!(again.try_recv(), Ok(WindowId(3)), "empty, with its label");
     let window = rig.shared.windows.get(WindowId(2)).expect("read").expect("there");
     assert_eq!((window.label.as_deref(), window.last), (Some("month-end"), Lsn(2)), "what came later is not in it");
+    assert!(rig.run_out());
+    assert_eq!(exported(&disk).0, rig.lines(Bson::WhereNeeded));
+}
+
+#[test]
+fn windows_wait_for_the_horizon_and_end_at_its_intervals_edges() {
+    let disk = FaultDisk::new();
+    let horizon = Horizon::closed("nobody proved anything");
+    let clock = Clock::manual(1_764_015_525_123);
+    let (log, _opened) = open_log(&disk, &clock, Durability::Always).expect("open");
+    let log = Arc::new(log);
+    let options = ExportOptions { horizon: Arc::clone(&horizon), ..options(Bson::WhereNeeded) };
+    let assembled = assemble(options, Arc::clone(&log), Arc::new(disk.clone()), Arc::clone(&clock));
+    let (shared, cutting, mut workers) = assembled.expect("assemble");
+    let mut rig = Rig { log, shared, cutting, worker: workers.pop().expect("a worker"), now_ms: 0 };
+    for n in 0..12 {
+        assert!(rig.append(batch(n, 1)));
+    }
+    let mut asked = rig.ask(None);
+    rig.advance(0).expect("step");
+    rig.advance(20_000).expect("step");
+    assert_eq!(rig.shared.windows.last(), WindowId::ZERO, "nothing is proved");
+    clock.advance(7_000);
+    assert_eq!(rig.shared.status().sinks[0].lag_ms, 7_000, "the lag moves");
+    // 4..=9 hold lost changes, 10 says so: the window that is full at 4 goes on to 10.
+    horizon.forbid(Lsn(3), Lsn(10));
+    horizon.advance(Lsn(10));
+    rig.advance(20).expect("step");
+    assert_eq!(rig.shared.windows.last(), WindowId(1));
+    let window = rig.shared.windows.get(WindowId(1)).expect("read").expect("there");
+    assert_eq!((window.first, window.last), (Lsn(1), Lsn(10)));
+    assert!(asked.try_recv().is_err(), "what was asked for is not proved");
+    horizon.advance(Lsn(12));
+    rig.advance(20).expect("step");
+    assert_eq!(asked.try_recv(), Ok(WindowId(2)));
     assert!(rig.run_out());
     assert_eq!(exported(&disk).0, rig.lines(Bson::WhereNeeded));
 }

@@ -85,5 +85,10 @@ fn records_settle() {
     assert_eq!((settling.settled(), settling.seen_at(Lsn(9)).at_ms), (Lsn(5), 10));
     settling.observe(mark(40, 9));
     assert_eq!((settling.settled(), settling.newest().at_ms), (Lsn(9), 10));
-    assert!(settling.oldest_unsettled().is_none());
+    assert_eq!(settling.oldest_waiting(), Some(mark(0, 5)), "settled, and nobody took them");
+    assert_eq!(settling.seen_at(Lsn(7)).at_ms, 5);
+    settling.took(Lsn(8));
+    assert_eq!(settling.oldest_waiting(), Some(mark(10, 9)));
+    settling.took(Lsn(9));
+    assert_eq!(settling.oldest_waiting(), None);
 }
