@@ -5,6 +5,7 @@
 #   deploy/test.sh rust            format, lints, docs, bans, Rust tests
 #   deploy/test.sh e2e [ARG…]      the black-box tests against a real store; ARGs go to pytest
 #   deploy/test.sh model [N]       only the model of the protocol: N random schedules (default 20000; the long form: 1000000)
+#   deploy/test.sh restarts [ARG…] only the restarts of the store; the long form: TIDELOG_STORE_KILLS=60 deploy/test.sh restarts
 #   deploy/test.sh kills [ARG…]    only the kill test; the long form: TIDELOG_KILLS=200 deploy/test.sh kills
 #
 # TIDELOG_STORE_BIN   test against this store (default: mongod, else the test store is built)
@@ -13,6 +14,7 @@
 # TIDELOG_SEED        replay a run of the random tests; each prints its seed
 # TIDELOG_ACTIONS     writes per client in the end-to-end workload (default 250)
 # TIDELOG_KILLS       kills per mode in the kill test (default 10)
+# TIDELOG_STORE_KILLS kills per mode in the restart test (default 4)
 #
 # Exit status 0 only if every phase passed. The last line counts tests; a phase that is no test run counts as one.
 set -euo pipefail
@@ -103,7 +105,7 @@ end_to_end() {
 
 what=${1:-all}
 [ $# -eq 0 ] || shift
-case $what in all | rust | e2e | kills | model) ;; *) die "unknown part: $what (all, rust, e2e, kills, model)" ;; esac
+case $what in all | rust | e2e | kills | restarts | model) ;; *) die "unknown part: $what (all, rust, e2e, kills, restarts, model)" ;; esac
 if [ "$what" = model ]; then export TIDELOG_SCHEDULES=${1:-${TIDELOG_SCHEDULES:-}}; fi
 [ -n "${TIDELOG_SCHEDULES:-}" ] || unset TIDELOG_SCHEDULES
 
@@ -130,6 +132,7 @@ case $what in
   rust) phase "scripts" scripts; rust_checks ;;
   model) phase "model" model ;;
   e2e) phase "build" build_debug; phase "end to end" end_to_end "$@" ;;
+  restarts) phase "build" build_debug; phase "restarts" end_to_end -s test_restart.py "$@" ;;
   kills) phase "build" build_debug; phase "kills" end_to_end -s test_kill.py "$@" ;;
 esac
 
