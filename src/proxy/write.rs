@@ -164,7 +164,7 @@ impl Session {
     /// `killSessions` and its like: transactions have ended in the store without a word about which.
     pub(super) async fn end_transactions(&mut self, header: Header) -> Result<(), End> {
         let done = self.pass(header).await;
-        self.shared.capture.transactions_lost().await;
+        self.shared.capture.transactions_lost(false).await;
         done
     }
 

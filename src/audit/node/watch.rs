@@ -263,7 +263,7 @@ impl Watch {
             role = look.role(),
             "the node is another than before"
         );
-        let done = self.verify(look).await;
+        let done = self.verify(kind, look).await;
         match done {
             Ok(node) => {
                 NODE_CHANGES.inc_for(kind);
@@ -280,8 +280,12 @@ impl Watch {
         }
     }
 
-    async fn verify(&self, look: &Look) -> Result<NodeSeen, super::correct::CorrectError> {
+    async fn verify(&self, kind: &str, look: &Look) -> Result<NodeSeen, super::correct::CorrectError> {
         self.capture.forget_namespaces();
+        // Entities of a commit whose outcome is not known must not be read before it is settled.
+        if kind == "process" {
+            self.capture.transactions_lost(true).await;
+        }
         let unproven = self.horizon.upto();
         let tail = self.capture.quiet().await?;
         let rbid = if look.member { self.capture.rollback_id().await? } else { 0 };

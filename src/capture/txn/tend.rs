@@ -57,14 +57,15 @@ impl Capture {
     }
 
     /// Sessions were killed, or the store restarted: no open transaction can be relied on. Each is surely ended in the store
-    /// before anything more of it is forwarded.
-    pub async fn transactions_lost(&self) {
+    /// before anything more of it is forwarded. `over`: the store is another process, so a commit that it does not show now never
+    /// happened.
+    pub async fn transactions_lost(&self, over: bool) {
         for txn in self.transactions.all() {
             let mut state = txn.state.lock().await;
             match state.phase {
                 Phase::Open => self.end(&txn, &mut state, Phase::Aborted { certain: false }, "killed").await,
                 Phase::Sent { .. } => {
-                    if let Err(error) = self.settle_commit(&txn, &mut state, false).await {
+                    if let Err(error) = self.settle_commit(&txn, &mut state, over).await {
                         warn!(%error, "a commit of unknown outcome is looked at again");
                     }
                 }
