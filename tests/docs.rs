@@ -39,7 +39,20 @@ fn metrics_that_pages_name_are_there() {
 #[test]
 fn settings_that_pages_name_are_there() {
     let table = fs::read_to_string(root().join("deploy/docs/settings.md")).expect("settings.md");
-    let sections = ["proxy.", "store.", "capture.", "log.", "windows.", "export.", "admin.", "limits.", "logging."];
+    let sections = [
+        "proxy.",
+        "store.",
+        "capture.",
+        "snapshot.",
+        "follower.",
+        "reconcile.",
+        "log.",
+        "windows.",
+        "export.",
+        "admin.",
+        "limits.",
+        "logging.",
+    ];
     for (path, text) in pages() {
         // Settings are told in backticks, alone.
         for quoted in text.split('`').skip(1).step_by(2) {

@@ -20,7 +20,8 @@ mod status;
 
 pub use routes::{AdminError, serve};
 pub use status::{
-    CutAnswer, CutError, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason, Status, WindowRow,
+    CutAnswer, CutError, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason, SnapshotStatus,
+    Status, WindowRow,
 };
 
 use std::fmt;

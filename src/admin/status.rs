@@ -39,8 +39,33 @@ pub struct Status {
     pub log: LogStatus,
     /// The sink.
     pub export: ExportStatus,
+    /// The first read of namespaces.
+    pub snapshot: SnapshotStatus,
     /// What the log does not prove now.
     pub gaps: Vec<GapRow>,
+}
+
+/// The first read of namespaces that held documents before the sidecar came.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct SnapshotStatus {
+    /// It is on.
+    pub enabled: bool,
+    /// Namespaces that the log does not hold whole yet.
+    pub waiting: u64,
+    /// The one being read; empty: none.
+    pub reading: String,
+    /// Documents of it that were read.
+    pub read: u64,
+    /// About how many it holds.
+    pub estimated: u64,
+    /// The same of 100.
+    pub percent: u64,
+    /// Documents a second, lately.
+    pub per_second: u64,
+    /// About how long it will still take.
+    pub left_ms: u64,
+    /// Why the last try failed; empty: it did not.
+    pub error: String,
 }
 
 /// The wire between applications and the node.

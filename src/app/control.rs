@@ -2,7 +2,9 @@
 
 use super::cut::cut;
 use super::parts::Running;
-use crate::admin::{Control, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, Status, WindowRow};
+use crate::admin::{
+    Control, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, SnapshotStatus, Status, WindowRow,
+};
 use crate::audit::node::NodeFacts;
 use crate::changelog::LogError;
 use crate::export::ledger::Window;
@@ -82,6 +84,7 @@ impl Running {
             node: self.node_status(),
             log: self.log_status(),
             export: self.export_status(),
+            snapshot: self.snapshot_status(),
             gaps: self.gaps(),
         }
     }
@@ -138,6 +141,22 @@ impl Running {
             lag_records: sink.map_or(0, |s| s.lag_records),
             lag_ms: sink.map_or(0, |s| s.lag_ms),
             error: sink.map_or_else(String::new, |s| s.error.clone()),
+        }
+    }
+
+    fn snapshot_status(&self) -> SnapshotStatus {
+        let told = self.board.snapshot();
+        let reading = told.reading.as_ref();
+        SnapshotStatus {
+            enabled: told.enabled,
+            waiting: self.storage.index.state().namespaces.values().filter(|ns| !ns.complete).count() as u64,
+            reading: reading.map_or_else(String::new, |r| r.ns.to_string()),
+            read: reading.map_or(0, |r| r.read),
+            estimated: reading.map_or(0, |r| r.estimated),
+            percent: reading.map_or(0, crate::audit::live::Reading::percent),
+            per_second: reading.map_or(0, |r| r.per_second),
+            left_ms: reading.map_or(0, |r| r.left_ms),
+            error: told.error,
         }
     }
 

@@ -17,6 +17,7 @@
 mod control;
 mod cut;
 mod end;
+mod keep;
 mod logging;
 mod parts;
 mod probe;

@@ -2,6 +2,7 @@
 
 use super::probe::Probe;
 use super::storage::Storage;
+use crate::audit::live::Board;
 use crate::audit::node::{NodeFacts, Watch};
 use crate::changelog::Horizon;
 use crate::config::Config;
@@ -20,6 +21,7 @@ pub(super) struct Running {
     pub(super) horizon: Arc<Horizon>,
     watch: OnceLock<Arc<Watch>>,
     pub(super) probe: Probe,
+    pub(super) board: Arc<Board>,
     pub(super) started: Instant,
     phase: Mutex<Phase>,
 }
@@ -44,8 +46,8 @@ impl Running {
         probe: Probe,
     ) -> Self {
         let phase = Mutex::new(Phase::Recovering);
-        let watch = OnceLock::new();
-        Self { config, storage, exporter, horizon, watch, probe, started: Instant::now(), phase }
+        let (watch, board) = (OnceLock::new(), Arc::default());
+        Self { config, storage, exporter, horizon, watch, probe, board, started: Instant::now(), phase }
     }
 
     /// The node is watched from now on.

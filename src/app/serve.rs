@@ -126,7 +126,8 @@ async fn start_and_serve(
     end: &CancellationToken,
     last: &CancellationToken,
 ) -> Result<(), AppError> {
-    let capture = Arc::new(start_capture(running, password).await?);
+    let node = privileged(running, password).await?;
+    let capture = Arc::new(start_capture(running, node.clone())?);
     let recovered = CancellationToken::new();
     start_watch(running, &capture, &recovered, last);
     if unless(end, recover(&capture)).await.is_none() {
@@ -135,11 +136,15 @@ async fn start_and_serve(
     recovered.cancel();
     let looks = tokio::spawn(Arc::clone(&capture).looks(end.clone().cancelled_owned()));
     tokio::spawn(Arc::clone(&capture).tend(end.clone().cancelled_owned()));
-    let proxy = Proxy::bind(proxy_options(running), capture).await?;
+    let proxy = Proxy::bind(proxy_options(running), Arc::clone(&capture)).await?;
     let listen = proxy.local_addr();
     running.serving(listen);
     tracing::info!(%listen, upstream = %running.config.proxy.upstream, "applications are served");
+    let keeper = tokio::spawn(super::keep::start(running, capture, node, end.clone()).await?.run());
     let served = tokio::spawn(proxy.serve(end.clone())).await;
+    if let Err(error) = keeper.await {
+        tracing::error!(%error, "the keeper of the log failed; the next start goes on where it was");
+    }
     if let Err(error) = looks.await {
         tracing::error!(%error, "the second looks failed; the next start does them");
     }
@@ -170,15 +175,20 @@ fn start_watch(running: &Running, capture: &Arc<Capture>, recovered: &Cancellati
     tokio::spawn(watch.run(recovered.clone().cancelled_owned(), last.clone().cancelled_owned()));
 }
 
-async fn start_capture(running: &Running, password: Option<crate::config::Secret>) -> Result<Capture, AppError> {
-    let (config, storage) = (&running.config, &running.storage);
+/// The sidecar's own client of the node.
+async fn privileged(running: &Running, password: Option<crate::config::Secret>) -> Result<Privileged, AppError> {
+    let config = &running.config;
     let login = password.as_ref().map(|password| Login {
         username: &config.store.username,
         source: &config.store.auth_source,
         password: password.reveal(),
     });
     let connect = Duration::from_millis(config.store.connect_timeout_ms);
-    let privileged = Privileged::new(&config.store_uri(), login, connect).await?;
+    Ok(Privileged::new(&config.store_uri(), login, connect).await?)
+}
+
+fn start_capture(running: &Running, privileged: Privileged) -> Result<Capture, AppError> {
+    let (config, storage) = (&running.config, &running.storage);
     Ok(Capture::new(Parts {
         log: Arc::clone(&storage.log),
         index: Arc::clone(&storage.index),

@@ -1,4 +1,4 @@
-//! The offline audit of an export folder: does every window hold what its manifest says, do they follow each other, and
+//! The offline audit of an export folder (and, in [`live`], who calls `verify` while the sidecar runs): does every window hold what its manifest says, do they follow each other, and
 //! does the state that they tell add up?
 //!
 //! Promises: it needs nothing but the folder; it reads the lines with its own parser (`serde_json`, the `bson` crate's Extended JSON),
@@ -21,6 +21,7 @@
 mod files;
 mod fold;
 mod line;
+pub mod live;
 mod manifest;
 pub mod node;
 mod verdict;

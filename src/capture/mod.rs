@@ -23,6 +23,7 @@ mod ddl;
 mod epoch;
 mod error;
 mod intent;
+mod keep;
 mod namespace;
 mod observe;
 mod piece;

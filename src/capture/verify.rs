@@ -46,7 +46,7 @@ impl Capture {
         cause: &Cause,
         drafts: &mut Vec<Draft>,
     ) -> Result<(), CaptureError> {
-        metrics::VERIFY_RUNS.inc();
+        metrics::VERIFY_RUNS.inc_for("recovery");
         metrics::VERIFY_ENTITIES.add(u64::try_from(targets.len()).unwrap_or(u64::MAX));
         for group in targets.chunk_by(|a, b| a.ns == b.ns) {
             let mut size = BATCH;
@@ -114,7 +114,7 @@ impl Capture {
 
     /// Reads a whole namespace against the index. Under its exclusive guard. Memory: one page.
     pub(crate) async fn verify_namespace(&self, ns: &Namespace, cause: &Cause) -> Result<Durable, CaptureError> {
-        metrics::VERIFY_RUNS.inc();
+        metrics::VERIFY_RUNS.inc_for("recovery");
         let _durable = self.enqueue(Vec::new()).wait().await?;
         let since = self.log.tail();
         self.index.wait_applied(since).await.map_err(|e| CaptureError::Index(e.to_string()))?;

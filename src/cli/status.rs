@@ -3,7 +3,7 @@
 use super::CliError;
 use super::admin_client::{ask, quoted};
 use super::text::{Align, bytes, count, plain, span, table, things};
-use crate::admin::{CutAnswer, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Status};
+use crate::admin::{CutAnswer, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, SnapshotStatus, Status};
 use crate::config::Address;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -33,6 +33,7 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), CliError> {
     print_proxy(&status.proxy, &status.node, out)?;
     print_log(&status.log, out)?;
     print_export(&status.export, out)?;
+    print_snapshot(&status.snapshot, out)?;
     print_gaps(&status.gaps, out)?;
     Ok(())
 }
@@ -82,6 +83,24 @@ fn print_export(export: &ExportStatus, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "              {}", export.dir)?;
     if !export.error.is_empty() {
         writeln!(out, "  ! {}", plain(&export.error))?;
+    }
+    Ok(())
+}
+
+fn print_snapshot(snapshot: &SnapshotStatus, out: &mut dyn Write) -> io::Result<()> {
+    let waiting = things(snapshot.waiting, "namespace");
+    match (snapshot.waiting, snapshot.enabled) {
+        (0, _) => writeln!(out, "first read    every namespace known is in the log whole")?,
+        (_, false) => writeln!(out, "first read    off: {waiting} incomplete")?,
+        _ => writeln!(out, "first read    {waiting} incomplete")?,
+    }
+    if !snapshot.reading.is_empty() {
+        let (ns, read, of) = (plain(&snapshot.reading), count(snapshot.read), count(snapshot.estimated));
+        let (percent, rate, left) = (snapshot.percent, count(snapshot.per_second), span(snapshot.left_ms));
+        writeln!(out, "              {ns}: {percent} %, {read} of about {of}, {rate} a second, {left} left")?;
+    }
+    if !snapshot.error.is_empty() {
+        writeln!(out, "  ! {}", plain(&snapshot.error))?;
     }
     Ok(())
 }

@@ -41,4 +41,9 @@ impl DataDir {
     pub fn checkpoints(&self) -> PathBuf {
         self.0.join("checkpoints")
     }
+
+    /// How far the first reads of namespaces and the change stream are.
+    pub fn progress(&self) -> PathBuf {
+        self.0.join("progress")
+    }
 }

@@ -17,6 +17,7 @@
 mod address;
 mod data_dir;
 mod example;
+mod keep;
 mod load;
 mod secret;
 mod table;
@@ -24,6 +25,7 @@ mod table;
 pub use address::Address;
 pub use data_dir::DataDir;
 pub use example::{example_file, reference_page};
+pub use keep::{FollowerConfig, ReconcileConfig, SnapshotConfig};
 pub use load::{ConfigError, Override, Problem, load};
 pub use secret::{Secret, SecretError};
 pub use table::{Kind, SETTINGS, Setting};
@@ -42,6 +44,12 @@ pub struct Config {
     pub store: StoreConfig,
     /// How writes are captured.
     pub capture: CaptureConfig,
+    /// The first read of namespaces.
+    pub snapshot: SnapshotConfig,
+    /// The change stream.
+    pub follower: FollowerConfig,
+    /// Comparisons of log and store.
+    pub reconcile: ReconcileConfig,
     /// The changelog.
     pub log: LogConfig,
     /// When windows close.

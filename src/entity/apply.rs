@@ -154,7 +154,7 @@ impl Index {
                 let all = folded.log.namespaces.keys().chain(work.log.namespaces.keys());
                 all.filter(|ns| ns.db() == db).cloned().collect()
             }
-            Control::Opened { ns, .. } => {
+            Control::Opened { ns, .. } | Control::Completed { ns } => {
                 self.touch(work, ns);
                 Vec::new()
             }

@@ -217,6 +217,11 @@ impl Index {
         self.folded.read().log.namespaces.get(ns).map(|state| Known { complete: state.complete })
     }
 
+    /// The record that last emptied the namespace (or moved another to its name); zero: none did.
+    pub fn emptied(&self, ns: &Namespace) -> Lsn {
+        self.dropped(ns)
+    }
+
     /// The fold of the log up to [`Index::applied`].
     pub fn state(&self) -> LogState {
         self.folded.read().log.clone()

@@ -161,7 +161,7 @@ pub static INTENTS_RECOVERED: Counter = Counter::new(
 /// Runs of verify, by what asked for them.
 pub static VERIFY_RUNS: Counter =
     Counter::new("tidelog_verify_runs_total", Count, "Runs of verify, by what asked for them.")
-        .by("cause", &["recovery", "second_look", "connection", "outcome", "admin", "other"]);
+        .by("cause", &["recovery", "snapshot", "catchUp", "gap", "follower", "reconcile", "other"]);
 /// Entities read from the store and compared with the index by verify.
 pub static VERIFY_ENTITIES: Counter = Counter::new(
     "tidelog_verify_entities_total",
@@ -174,6 +174,21 @@ pub static VERIFY_FAILURES: Counter = Counter::new(
     Count,
     "Runs of verify that could not read the store; they are tried again.",
 );
+/// Namespaces that the log does not hold whole yet: their first read waits or is under way.
+pub static SNAPSHOT_WAITING: Gauge = Gauge::new(
+    "tidelog_snapshot_waiting",
+    Count,
+    "Namespaces that the log does not hold whole yet: their first read waits or is under way.",
+);
+/// How much of the namespace under its first read has been read, of 100.
+pub static SNAPSHOT_PERCENT: Gauge = Gauge::new(
+    "tidelog_snapshot_percent",
+    Count,
+    "How much of the namespace under its first read has been read, of 100.",
+);
+/// Documents read by first reads of namespaces.
+pub static SNAPSHOT_DOCUMENTS: Counter =
+    Counter::new("tidelog_snapshot_documents_total", Count, "Documents read by first reads of namespaces.");
 /// Write commands that ended in an error of the sidecar, by class.
 pub static CAPTURE_ERRORS: Counter = Counter::new(
     "tidelog_capture_errors_total",
@@ -369,6 +384,9 @@ pub const TABLE: &[Family] = &[
     C(&VERIFY_RUNS),
     C(&VERIFY_ENTITIES),
     C(&VERIFY_FAILURES),
+    G(&SNAPSHOT_WAITING),
+    G(&SNAPSHOT_PERCENT),
+    C(&SNAPSHOT_DOCUMENTS),
     C(&CAPTURE_ERRORS),
     G(&EPOCH),
     // node

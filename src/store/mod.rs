@@ -6,8 +6,10 @@ mod ids;
 mod link;
 mod node;
 mod privileged;
+mod survey;
 pub mod upstream;
 
 pub use node::{Answer, Node, Scan};
 pub use privileged::{Collection, Login, Privileged, PrivilegedError};
+pub use survey::{Listed, Ttl};
 pub use upstream::{Upstream, UpstreamError, command_bytes};

@@ -133,7 +133,11 @@ impl Privileged {
         }
     }
 
-    fn collection(&self, ns: &Namespace) -> mongodb::Collection<RawDocumentBuf> {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn raw(&self, ns: &Namespace) -> mongodb::Collection<RawDocumentBuf> {
         let criteria =
             SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::PrimaryPreferred { options: None });
         let options = mongodb::options::CollectionOptions::builder()
@@ -166,7 +170,7 @@ impl Privileged {
     }
 
     async fn is_empty(&self, ns: &Namespace) -> Result<bool, PrivilegedError> {
-        let collection = self.collection(ns);
+        let collection = self.raw(ns);
         let one = collection.find_one(doc! {}).projection(doc! {"_id": 1});
         one.await.map(|d| d.is_none()).map_err(PrivilegedError::new("find", ns))
     }
@@ -193,7 +197,7 @@ impl Privileged {
         }
         let filter = rawdoc! {"_id": {"$in": array}};
         let filter = Document::try_from(&*filter).map_err(PrivilegedError::new("find", ns))?;
-        let cursor = self.collection(ns).find(filter).await;
+        let cursor = self.raw(ns).find(filter).await;
         let mut cursor = cursor.map_err(PrivilegedError::new("find", ns))?;
         let (mut docs, mut bytes) = (Vec::new(), 0);
         while cursor.advance().await.map_err(PrivilegedError::new("find", ns))? {
@@ -232,7 +236,7 @@ impl Node for Privileged {
 
     fn ids<'a>(&'a self, ns: &'a Namespace, after: Option<RawBsonRef<'a>>) -> Answer<'a, Box<dyn Scan>> {
         Box::pin(async move {
-            let collection = self.collection(ns);
+            let collection = self.raw(ns);
             Ok(Box::new(super::ids::walk(&collection, ns, after).await?) as Box<dyn Scan>)
         })
     }

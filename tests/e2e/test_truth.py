@@ -131,7 +131,7 @@ def test_store_with_documents_is_told_incomplete(lab, mode):
     store = lab.store(mode)
     with store.client() as client:
         client["old"]["c"].insert_many([{"_id": n} for n in range(5)])
-    sidecar = lab.sidecar(store)
+    sidecar = lab.sidecar(store, config="[snapshot]\nenabled = false\n[follower]\nenabled = false\n")
     with sidecar.client() as client:
         client["old"]["c"].update_one({"_id": 1}, {"$set": {"x": 1}})
         client["old"]["new"].insert_one({"_id": 1})

@@ -86,7 +86,7 @@ impl Capture {
     }
 
     /// Reads entities under their guards and settles them. The caller holds the namespace's shared guard, or it alone.
-    pub(super) async fn compare_guarded(
+    pub(in crate::capture) async fn compare_guarded(
         &self,
         range: &Range,
         targets: &[Target],

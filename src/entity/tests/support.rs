@@ -31,6 +31,7 @@ pub(super) fn open(dir: &Path, tail: Lsn) -> Index {
 pub(super) enum Deed {
     Write { ns: usize, key: u8, to: Option<u8> },
     Open { ns: usize, complete: bool },
+    Complete { ns: usize },
     Drop { ns: usize },
     DropDatabase { db: &'static str },
     Rename { from: usize, to: usize },
@@ -43,6 +44,7 @@ pub(super) fn any_deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         20 => (0_usize..4, 0_u8..6, prop::option::weighted(0.8, 0_u8..4)).prop_map(|(ns, key, to)| Deed::Write { ns, key, to }),
         1 => (0_usize..4, any::<bool>()).prop_map(|(ns, complete)| Deed::Open { ns, complete }),
+        1 => (0_usize..4).prop_map(|ns| Deed::Complete { ns }),
         1 => (0_usize..4).prop_map(|ns| Deed::Drop { ns }),
         1 => prop_oneof![Just("a"), Just("b")].prop_map(|db| Deed::DropDatabase { db }),
         2 => (0_usize..4, 1_usize..4).prop_map(|(from, by)| Deed::Rename { from, to: (from + by) % 4 }),
@@ -208,6 +210,7 @@ fn control(deed: &Deed) -> Control {
     let name = |n: &usize| ns(NAMES[*n]);
     match deed {
         Deed::Open { ns, complete } => Control::Opened { ns: name(ns), complete: *complete },
+        Deed::Complete { ns } => Control::Completed { ns: name(ns) },
         Deed::Drop { ns } => Control::Drop { ns: name(ns) },
         Deed::DropDatabase { db } => Control::DropDatabase { db: (*db).to_owned() },
         Deed::Rename { from, to } => Control::Rename { from: name(from), to: name(to) },

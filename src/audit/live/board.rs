@@ -1,0 +1,101 @@
+//! How far everything is, for people: read by the admin address, written by those who do the work.
+
+use parking_lot::Mutex;
+use std::time::Instant;
+
+use crate::metrics;
+use crate::types::Namespace;
+
+/// A namespace being read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The namespace.
+    pub ns: Namespace,
+    /// Documents read.
+    pub read: u64,
+    /// About how many there are.
+    pub estimated: u64,
+    /// Documents a second, lately.
+    pub per_second: u64,
+    /// About how long it will still take, ms.
+    pub left_ms: u64,
+}
+
+impl Reading {
+    /// Of 100; never 100 before the end.
+    pub fn percent(&self) -> u64 {
+        match self.estimated {
+            0 => 0,
+            all => (self.read.saturating_mul(100) / all).min(99),
+        }
+    }
+}
+
+/// The first read of namespaces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SnapshotTold {
+    /// It is on.
+    pub enabled: bool,
+    /// Namespaces that the log does not hold whole yet.
+    pub waiting: u64,
+    /// The one being read.
+    pub reading: Option<Reading>,
+    /// Why the last try failed; empty: it did not.
+    pub error: String,
+}
+
+/// The board.
+#[derive(Debug, Default)]
+pub struct Board {
+    snapshot: Mutex<SnapshotTold>,
+}
+
+impl Board {
+    /// The first read of namespaces.
+    pub fn snapshot(&self) -> SnapshotTold {
+        self.snapshot.lock().clone()
+    }
+
+    pub(super) fn set_snapshot(&self, change: impl FnOnce(&mut SnapshotTold)) {
+        let mut told = self.snapshot.lock();
+        change(&mut told);
+        metrics::SNAPSHOT_WAITING.set(told.waiting);
+        metrics::SNAPSHOT_PERCENT.set(told.reading.as_ref().map_or(0, Reading::percent));
+    }
+}
+
+/// Documents a second over the last seconds.
+#[derive(Debug)]
+pub(super) struct Meter {
+    began: Instant,
+    read: u64,
+    rate: u64,
+}
+
+/// How long the rate is taken over, seconds.
+const SPAN_S: f64 = 2.0;
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self { began: Instant::now(), read: 0, rate: 0 }
+    }
+
+    /// Takes more documents in; gives the rate.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rate for people"
+    )]
+    pub(super) fn add(&mut self, documents: u64) -> u64 {
+        self.read += documents;
+        let seconds = self.began.elapsed().as_secs_f64();
+        if seconds >= SPAN_S || self.rate == 0 {
+            self.rate = (self.read as f64 / seconds.max(0.001)) as u64;
+        }
+        if seconds >= SPAN_S {
+            (self.began, self.read) = (Instant::now(), 0);
+        }
+        self.rate
+    }
+}
