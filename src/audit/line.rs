@@ -1,5 +1,6 @@
 //! Reading one line: a change or a control record, with its images as bytes.
 
+use super::batch::Place;
 use super::{Kind, Wrong, expect, wrong};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -37,10 +38,8 @@ pub(super) struct Line {
     _operation_time: Option<Value>,
     #[serde(rename = "retry")]
     _retry: Option<Value>,
-    #[serde(rename = "txn")]
-    _txn: Option<Value>,
-    #[serde(rename = "found")]
-    _found: Option<String>,
+    pub(super) txn: Option<Place>,
+    found: Option<String>,
     #[serde(rename = "origin")]
     _origin: Option<Value>,
     #[serde(rename = "comment")]
@@ -120,6 +119,7 @@ impl Line {
         );
         let before_image = image(self.before, self.before_bson.as_deref(), "before")?;
         let after_image = image(self.after, self.after_bson.as_deref(), "after")?;
+        expect(self.found.is_some() == (op == "observed"), Kind::Op, || format!("{op}, found: {:?}", self.found))?;
         let may_lack = op == "observed" && before_image.is_none();
         let before = hash(before_image.as_deref(), self.before_sha256.as_deref(), "before_sha256", may_lack)?;
         let after = hash(after_image.as_deref(), self.after_sha256.as_deref(), "after_sha256", false)?;

@@ -18,6 +18,7 @@
 //!    is the record's; each change hash is right.
 //! 6. Counts, ranges, clocks, alive, fingerprints, completeness and gaps of the manifest are what the lines give.
 
+mod batch;
 mod files;
 mod fold;
 mod line;
@@ -30,6 +31,7 @@ mod window;
 pub use verdict::{Finding, GapTold, Kind, NamespaceTold, Verdict};
 
 use crate::disk::Disk;
+use batch::Batch;
 use fold::Fold;
 use std::io;
 use std::path::Path;
@@ -41,7 +43,15 @@ use window::Audit;
 /// `NotFound` when there is no export at all, or what the system said while reading. What is wrong with the export is no
 /// error but a [`Finding`] in the verdict.
 pub fn verify(disk: &dyn Disk, dir: &Path, progress: &mut dyn FnMut(&Verdict)) -> io::Result<Verdict> {
-    let mut audit = Audit { disk, dir, fold: Fold::default(), verdict: Verdict::default(), previous: None, clock: 0 };
+    let mut audit = Audit {
+        disk,
+        dir,
+        fold: Fold::default(),
+        batch: Batch::default(),
+        verdict: Verdict::default(),
+        previous: None,
+        clock: 0,
+    };
     let found = audit.run(progress);
     let mut verdict = audit.verdict;
     match found {

@@ -33,6 +33,8 @@ pub enum Kind {
     Clock,
     /// A batch goes over the end of the window.
     Batch,
+    /// The changes of a transaction do not stand together, or not all of them.
+    Transaction,
     /// The entity's number is not the next one.
     Seq,
     /// `before` is not what was there.

@@ -1,5 +1,6 @@
 //! The walk over the folder: windows in order, each manifest, each file, each line.
 
+use super::batch::Batch;
 use super::files::Lines;
 use super::fold::Fold;
 use super::line;
@@ -16,6 +17,7 @@ pub(super) struct Audit<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) dir: &'a Path,
     pub(super) fold: Fold,
+    pub(super) batch: Batch,
     pub(super) verdict: Verdict,
     /// SHA-256 of the manifest before.
     pub(super) previous: Option<String>,
@@ -185,6 +187,7 @@ impl Audit<'_> {
         tally.last = Some(clocks);
         tally.records += 1;
         tally.continued = line.continued;
+        self.batch.line(line.txn.clone(), line.continued)?;
         if let Some(word) = line.control.clone() {
             let about = [&line.ns, &line.db, &line.from].into_iter().flatten().next().cloned().unwrap_or_default();
             tally.add(about, word.clone());

@@ -9,7 +9,9 @@ use tidelog::changelog::{Changelog, LogOptions};
 use tidelog::clock::Clock;
 use tidelog::disk::FaultDisk;
 use tidelog::export::{ExportOptions, Exporter, Limits};
-use tidelog::types::{Body, Change, Control, Draft, EntityKey, Epoch, Image, Namespace, Op, Origin, RetryId, Seq};
+use tidelog::types::{
+    Body, Change, Control, Draft, EntityKey, Epoch, Found, Image, Namespace, Op, Origin, RetryId, Seq, TxnPart,
+};
 
 pub(crate) fn dir() -> &'static Path {
     Path::new("/export")
@@ -47,7 +49,7 @@ impl Chain {
             operation_time: Some(7 << 32 | 1),
             retry: Some(RetryId { lsid: [7; 16], txn_number: 3, stmt_id: 0 }),
             txn: None,
-            found: None,
+            found: (op == Op::Observed).then_some(Found::Touch),
             origin: Arc::new(origin),
             comment: "nightly".into(),
             traceparent: String::new(),
@@ -61,6 +63,14 @@ impl Chain {
         self.images = images.map(|((ns, id), i)| ((if ns == *from { to.clone() } else { ns }, id), i)).collect();
         control(Control::Rename { from: from.clone(), to: to.clone() })
     }
+}
+
+/// One of the two changes of a transaction.
+fn together(mut draft: Draft, index: u32) -> Draft {
+    if let Body::Change(change) = &mut draft.body {
+        change.txn = Some(TxnPart { lsid: [5; 16], txn_number: 8, index, count: 2 });
+    }
+    Draft { continued: index < 2, ..draft }
 }
 
 fn control(fact: Control) -> Draft {
@@ -83,8 +93,8 @@ fn windows() -> Vec<Vec<Draft>> {
         chain.change(&orders, 2, Op::Insert, Some(document(2, "red", 2))),
     ];
     let second = vec![
-        chain.change(&orders, 3, Op::Insert, Some(document(3, "blue", 3))),
-        chain.change(&orders, 4, Op::Insert, Some(document(4, "red", 4))),
+        together(chain.change(&orders, 3, Op::Insert, Some(document(3, "blue", 3))), 1),
+        together(chain.change(&orders, 4, Op::Insert, Some(document(4, "red", 4))), 2),
         chain.change(&orders, 1, Op::Update, Some(document(1, "red", 5))),
         chain.change(&orders, 2, Op::Replace, Some(document(2, "green", 2))),
         chain.change(&orders, 5, Op::Insert, Some(document(5, "red", 4))),

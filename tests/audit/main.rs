@@ -173,6 +173,16 @@ fn resealed() {
             hashed(f, 2, 2, &|l| (l["before"], l["before_sha256"]) = (Value::Null, Value::Null));
         }),
         ("the clock goes back", Kind::Clock, &|f| hashed(f, 2, 1, &|l| l["hlc"] = json!("5"))),
+        ("half of a transaction", Kind::Transaction, &|f| hashed(f, 2, 1, &|l| l["txn"] = Value::Null)),
+        ("a transaction that begins in the middle", Kind::Transaction, &|f| {
+            hashed(f, 2, 0, &|l| l["txn"]["index"] = json!(2));
+        }),
+        ("a transaction that is larger", Kind::Transaction, &|f| hashed(f, 2, 1, &|l| l["txn"]["count"] = json!(3))),
+        ("two transactions mixed", Kind::Transaction, &|f| hashed(f, 2, 1, &|l| l["txn"]["txn_number"] = json!(9))),
+        ("a transaction that is not joined", Kind::Transaction, &|f| {
+            hashed(f, 2, 0, &|l| l["continued"] = json!(false));
+        }),
+        ("observed without a word", Kind::Op, &|f| hashed(f, 2, 2, &|l| l["op"] = json!("observed"))),
         ("a batch that goes on", Kind::Batch, &|f| hashed(f, 1, 3, &|l| l["continued"] = json!(true))),
         ("another image, all hashes mended", Kind::Fingerprint, &|f| {
             f.edit_line(4, 0, |l| {

@@ -3,7 +3,7 @@
 use super::support::{batch, open, put, read_all, small, wait};
 use crate::changelog::{Changelog, Opened};
 use crate::disk::FaultDisk;
-use crate::types::{Body, Lsn};
+use crate::types::{Body, Draft, Lsn};
 
 const SEGMENT_BYTES: u64 = 1_500;
 const SEEDS: u64 = 40;
@@ -24,7 +24,13 @@ impl Story {
             let bodies: Vec<Body> = (0..*count).map(|i| small((self.queued.len() + i) as u64)).collect();
             self.queued.extend(bodies.iter().cloned());
             self.batch_ends.push(self.queued.len());
-            tickets.push((log.append(batch(bodies)), self.queued.len()));
+            let ticket = if *count > 6 {
+                let drafts = bodies.into_iter().map(|body| Ok(Draft { body, continued: false }));
+                log.append_stream(Box::new(drafts))
+            } else {
+                log.append(batch(bodies))
+            };
+            tickets.push((ticket, self.queued.len()));
         }
         tickets.into_iter().fold(true, |whole, (ticket, end)| match wait(ticket.wait()) {
             Ok(durable) => {

@@ -6,4 +6,5 @@ mod golden;
 mod life;
 mod limits;
 mod model;
+mod stream;
 pub(super) mod support;
