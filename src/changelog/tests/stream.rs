@@ -22,9 +22,9 @@ fn bodies(range: std::ops::Range<u64>) -> Vec<Body> {
 fn a_streamed_batch_stands_as_any_other_and_the_observer_sees_all_of_it() {
     let disk = FaultDisk::new();
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let observed = Arc::clone(&seen);
+    let told = Arc::clone(&seen);
     let observer = Box::new(move |group: &[crate::types::Committed]| {
-        observed.lock().extend(group.iter().map(|c| (c.record.lsn.0, c.offset)));
+        told.lock().extend(group.iter().map(|c| (c.record.lsn.0, c.offset)));
     });
     let (log, _) =
         Changelog::open(Arc::new(disk.clone()), PathBuf::from(DIR), options(3_000), Clock::manual(1), observer)
