@@ -132,7 +132,7 @@ case $what in
   rust) phase "scripts" scripts; rust_checks ;;
   model) phase "model" model ;;
   e2e) phase "build" build_debug; phase "end to end" end_to_end "$@" ;;
-  restarts) phase "build" build_debug; phase "restarts" end_to_end -s test_restart.py "$@" ;;
+  restarts) phase "build" build_debug; phase "restarts" end_to_end -s test_restart.py test_failover.py "$@" ;;
   kills) phase "build" build_debug; phase "kills" end_to_end -s test_kill.py "$@" ;;
 esac
 

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// A look at the node is good for this long.
-const GOOD_FOR: Duration = Duration::from_millis(2_500);
+const GOOD_FOR: Duration = Duration::from_millis(1_500);
 /// How long a write waits for a look that it asked for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -73,6 +73,12 @@ impl Epochs {
         self.seen.send_modify(|seen| {
             *seen = Seen { looks: seen.looks.wrapping_add(1), fixed: !terms, primary, at: Instant::now() };
         });
+    }
+
+    /// The node takes writes, as far as the last look told; a node that nobody looks at does.
+    pub fn leads(&self) -> bool {
+        let seen = self.seen.borrow();
+        seen.fixed || seen.primary
     }
 
     /// Waits until somebody asks for a look.

@@ -10,7 +10,7 @@
 //! # Decisions
 //! - One raw connection, without credentials (`hello` needs none): also a store that tells no process id is known by that
 //!   connection, and counts as another when it breaks.
-//! - Looks come each 50 ms while there is something to prove or somebody asks, else each second. They go on during a
+//! - Looks come each 50 ms while there is something to prove or somebody asks, else twice a second. They go on during a
 //!   correction, which may take long, since writes need the epoch.
 //! - At a start nothing is proved past the last window. If the node is the one of the log's last `node` record, nothing was lost and the
 //!   ordinary proof goes on; otherwise everything after the last window is verified.

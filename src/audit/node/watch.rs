@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// Time between looks while there is something to prove.
 const BUSY: Duration = Duration::from_millis(50);
 /// Time between looks otherwise.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_millis(500);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Pause between tries of a correction that failed.
