@@ -13,12 +13,12 @@ from workload import COLLATED, Diaries, Witness
 PATIENCE = 60.0
 
 
-def settle(sidecar, store, diaries) -> None:
+def settle(sidecar, store, diaries, lossy: bool = False) -> None:
     """A write that outlived its sidecar is found by the second look within a bounded time: wait for it, then judge."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return end_of_run(sidecar, store, diaries, exact=False)
+            return end_of_run(sidecar, store, diaries, exact=False, lossy=lossy)
         except Broken:
             raise
         except AssertionError as error:
@@ -27,13 +27,13 @@ def settle(sidecar, store, diaries) -> None:
             time.sleep(1)
 
 
-def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool) -> None:
-    """Raises at the first oracle that does not hold."""
+def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lossy: bool = False) -> None:
+    """Raises at the first oracle that does not hold. `lossy`: the store was killed, and may have lost what it acknowledged."""
     sidecar.cut("end")
     held = dump(store.client())
     witness = Witness()
     fold = fold_lines(sidecar.log_records(), COLLATED, witness.see)
-    wrong = witness.judge(diaries, exact)
+    wrong = witness.judge(diaries, exact, lossy)
     assert not wrong, f"{len(wrong)} wrong, the first:\n" + "\n".join(wrong[:5])
     compare("the log", fold, held)
     exported, manifests = check_export(sidecar.export, COLLATED, ended=money_is_right)

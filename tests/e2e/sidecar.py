@@ -36,13 +36,14 @@ def run_cli(*arguments: str, check: bool = True, timeout: float = 120) -> subpro
 class Sidecar:
     """One sidecar with its own folders. Ports are drawn at the first start and kept at each later one."""
 
-    def __init__(self, folder: pathlib.Path, upstream: str, config: str = "", flags=()):
+    def __init__(self, folder: pathlib.Path, upstream: str, config: str = "", flags=(), env: dict | None = None):
         self.folder = folder
         self.data = folder / "data"
         self.export = folder / "export"
         self.upstream = upstream
         self.config = config
         self.flags = list(flags)
+        self.env = env or {}
         self.listen = "127.0.0.1:0"
         self.admin = "127.0.0.1:0"
         self.process: Process | None = None
@@ -56,7 +57,7 @@ class Sidecar:
             file = self.folder / "tidelog.toml"
             file.write_text(self.config)
             argv += ["--config", str(file)]
-        env = dict(os.environ, NO_COLOR="1", RUST_BACKTRACE="1")
+        env = dict(os.environ, NO_COLOR="1", RUST_BACKTRACE="1", **self.env)
         self.process = Process(argv + self.flags, self.folder / "sidecar.log", env)
         self._await(lambda: self._addresses(), 30, "its addresses")
         if ready:

@@ -52,6 +52,7 @@ class Workload:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.workers = []
+        self.read: dict[str, tuple[int, int]] = {}
         for number in range(processes):
             config = {"folder": str(folder), "uri": uri, "seed": seed, "actions": actions, "threads": threads}
             config |= {"first": number * threads, "only": options.get("only"), "pause": options.get("pause", 0)}
@@ -70,6 +71,24 @@ class Workload:
         goal, deadline = written() + commands * 160, time.monotonic() + seconds
         while written() < goal and time.monotonic() < deadline:
             time.sleep(0.01)
+
+    def acks(self) -> int:
+        """How many commands were acknowledged so far."""
+        total = 0
+        for path in self.folder.glob("diary-*.jsonl"):
+            at, count = self.read.get(path.name, (0, 0))
+            with open(path, "rb") as file:
+                file.seek(at)
+                fresh = file.read()
+            whole = fresh.rfind(b"\n") + 1
+            count += fresh[:whole].count(b'{"ack"')
+            self.read[path.name] = (at + whole, count)
+            total += count
+        return total
+
+    def ended(self) -> str:
+        """What the workers said that ended."""
+        return "\n".join(w.output()[-2000:] for w in self.workers if not w.alive())
 
     def stop(self) -> None:
         """Asks all threads to end after the action they are in."""

@@ -1,0 +1,49 @@
+"""A world that turns bad for one process: its disk is full, its syncs fail or are slow, its clock jumps. See bad_world.c."""
+
+import hashlib
+import mmap
+import os
+import pathlib
+import struct
+import subprocess
+import tempfile
+
+SOURCE = pathlib.Path(__file__).parent / "bad_world.c"
+CLOCK, SYNC_FAILS, FULL, SLOW, FAILED = range(5)
+DATA, EXPORT = 1, 2
+
+
+def library() -> pathlib.Path:
+    """The compiled shim; made once for each version of its source."""
+    name = f"tidelog-bad-world-{os.getuid()}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so"
+    built = pathlib.Path(tempfile.gettempdir()) / name
+    if not built.exists():
+        fresh = built.with_suffix(f".{os.getpid()}")
+        subprocess.run(["cc", "-O1", "-Wall", "-shared", "-fPIC", "-o", fresh, SOURCE, "-ldl"], check=True)
+        fresh.rename(built)
+    return built
+
+
+class BadWorld:
+    """The control of one process's world. All is well until it is told otherwise."""
+
+    def __init__(self, folder: pathlib.Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "world"
+        self.path.write_bytes(bytes(4096))
+        self.file = open(self.path, "r+b")
+        self.map = mmap.mmap(self.file.fileno(), 4096)
+
+    def env(self) -> dict[str, str]:
+        """What the process must be started with."""
+        return {"LD_PRELOAD": str(library()), "TIDELOG_BAD_WORLD": str(self.path)}
+
+    def set(self, what: int, value: int) -> None:
+        struct.pack_into("<q", self.map, what * 8, value)
+
+    def get(self, what: int) -> int:
+        return struct.unpack_from("<q", self.map, what * 8)[0]
+
+    def heal_disk(self) -> None:
+        for what in (SYNC_FAILS, FULL, SLOW):
+            self.set(what, 0)
