@@ -7,6 +7,7 @@
 #   deploy/test.sh model [N]       only the model of the protocol: N random schedules (default 20000; the long form: 1000000)
 #   deploy/test.sh restarts [ARG…] only the restarts of the store; the long form: TIDELOG_STORE_KILLS=60 deploy/test.sh restarts
 #   deploy/test.sh kills [ARG…]    only the kill test; the long form: TIDELOG_KILLS=200 deploy/test.sh kills
+#   deploy/test.sh nemesis [ARG…]  only the nemesis; the long form: TIDELOG_FAULTS=2000 deploy/test.sh nemesis
 #
 # TIDELOG_STORE_BIN   test against this store (default: mongod, else the test store is built)
 # TIDELOG_BIN         test this sidecar (default: the debug build of this tree)
@@ -15,6 +16,7 @@
 # TIDELOG_ACTIONS     writes per client in the end-to-end workload (default 250)
 # TIDELOG_KILLS       kills per mode in the kill test (default 10)
 # TIDELOG_STORE_KILLS kills per mode in the restart test (default 4)
+# TIDELOG_FAULTS      faults of the nemesis, over all kinds of store (default 64)
 #
 # Exit status 0 only if every phase passed. The last line counts tests; a phase that is no test run counts as one.
 set -euo pipefail
@@ -105,7 +107,7 @@ end_to_end() {
 
 what=${1:-all}
 [ $# -eq 0 ] || shift
-case $what in all | rust | e2e | kills | restarts | model) ;; *) die "unknown part: $what (all, rust, e2e, kills, restarts, model)" ;; esac
+case $what in all | rust | e2e | kills | nemesis | restarts | model) ;; *) die "unknown part: $what (all, rust, e2e, kills, nemesis, restarts, model)" ;; esac
 if [ "$what" = model ]; then export TIDELOG_SCHEDULES=${1:-${TIDELOG_SCHEDULES:-}}; fi
 [ -n "${TIDELOG_SCHEDULES:-}" ] || unset TIDELOG_SCHEDULES
 
@@ -134,6 +136,7 @@ case $what in
   e2e) phase "build" build_debug; phase "end to end" end_to_end "$@" ;;
   restarts) phase "build" build_debug; phase "restarts" end_to_end -s test_restart.py test_failover.py "$@" ;;
   kills) phase "build" build_debug; phase "kills" end_to_end -s test_kill.py "$@" ;;
+  nemesis) phase "build" build_debug; phase "nemesis" end_to_end -s test_nemesis.py "$@" ;;
 esac
 
 printf '\n'

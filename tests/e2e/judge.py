@@ -4,6 +4,7 @@ import time
 
 import bson
 from dump import difference, dump
+from losses import Losses
 from sidecar import Sidecar, run_cli
 from store import Store
 from txn_judge import LEDGER
@@ -31,8 +32,13 @@ def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lo
     """Raises at the first oracle that does not hold. `lossy`: the store was killed, and may have lost what it acknowledged."""
     sidecar.cut("end")
     held = dump(store.client())
-    witness = Witness()
-    fold = fold_lines(sidecar.log_records(), COLLATED, witness.see)
+    witness, losses = Witness(), Losses()
+
+    def watch(record) -> None:
+        witness.see(record)
+        losses.see(record)
+
+    fold = fold_lines(sidecar.log_records(), COLLATED, watch)
     wrong = witness.judge(diaries, exact, lossy)
     assert not wrong, f"{len(wrong)} wrong, the first:\n" + "\n".join(wrong[:5])
     compare("the log", fold, held)
@@ -44,6 +50,8 @@ def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lo
     run_cli("verify", sidecar.export, timeout=300)
     told = f"{len(diaries.acks)} acknowledged, {fold.lsn} records, {len(manifests)} windows, {len(fold.batches.seen)} transactions"
     print(f"{told}, {dict(fold.ops)}, found {dict(fold.found)}")
+    if losses.judged or losses.unknown:
+        print(f"the store lost {losses.lost_changes} changes of {losses.judged} documents, all past the proved point; {losses.unknown} not judged")
 
 
 def money_is_right(fold, manifest: dict) -> None:

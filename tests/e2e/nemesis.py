@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import random
 import signal
-import threading
 import time
 
 from bad_world import CLOCK, DATA, EXPORT, FULL, SLOW, SYNC_FAILS, BadWorld
@@ -81,7 +80,7 @@ class Nemesis:
         self.front = Shim(self.sidecar.listen)
         self.touched: set[tuple[str, object]] = set()
         self.store_died = False
-        self.restarts = 0
+        self.restarts, self.restarts_wanted = 0, 0
         prepare(self.sidecar.client())
         self._prepare()
         uri = f"mongodb://{self.front.address}/?directConnection=true"
@@ -117,11 +116,17 @@ class Nemesis:
             disk = any(clear(kind) == "disk" for kind in step.kinds)
             assert disk, f"the sidecar ended by itself after {step}:\n{self.sidecar.process.output()[-3000:]}"
             self._start_sidecar()
-        if self.sidecar.http("/metrics")[0] and self.sidecar.metric("tidelog_log_poisoned"):
+        if self._wants_a_restart():
+            self.restarts_wanted += 1
             self.sidecar.kill()
             self._start_sidecar()
         self.sidecar.await_ready(60)
         self._await_progress(step)
+
+    def _wants_a_restart(self) -> bool:
+        """After a bad disk the log or the index is stopped until a person restarts the sidecar; /readyz says so."""
+        said = self.sidecar.http("/readyz")[1]
+        return "changelog is poisoned" in said or "stopped after an earlier error" in said
 
     def _await_progress(self, step: Step) -> None:
         """The clients get on: acknowledgements, not only attempts."""
@@ -170,11 +175,11 @@ class Nemesis:
             self._start_store()
             self._start_sidecar()
         else:  # it waits for the store before it lets clients in
-            waiting = threading.Thread(target=self._start_sidecar)
-            waiting.start()
+            self.sidecar.spawn()
             time.sleep(chance.random())
             self._start_store()
-            waiting.join()
+            self.sidecar.await_addresses(ready=False)
+            self.restarts += 1
 
     def stop_sidecar(self, chance):
         self.sidecar.process.signal(signal.SIGSTOP)

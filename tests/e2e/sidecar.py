@@ -50,6 +50,10 @@ class Sidecar:
 
     def start(self, ready: bool = True) -> "Sidecar":
         """Starts it and waits for its addresses and, with `ready`, for /readyz."""
+        return self.spawn().await_addresses(ready)
+
+    def spawn(self) -> "Sidecar":
+        """Starts its process. The thread that does must outlive it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = [binary(), "run", "--listen", self.listen, "--upstream", self.upstream]
         argv += ["--data", str(self.data), "--export", str(self.export), "--admin", self.admin]
@@ -59,6 +63,10 @@ class Sidecar:
             argv += ["--config", str(file)]
         env = dict(os.environ, NO_COLOR="1", RUST_BACKTRACE="1", **self.env)
         self.process = Process(argv + self.flags, self.folder / "sidecar.log", env)
+        return self
+
+    def await_addresses(self, ready: bool = True) -> "Sidecar":
+        """Waits until it serves; it does when it has settled with the store what its last process left open."""
         self._await(lambda: self._addresses(), 30, "its addresses")
         if ready:
             self.await_ready()
