@@ -258,3 +258,25 @@ def test_collections_made_inside(lab):
     fold = fold_lines(sidecar.log_records())
     assert fold.complete["n.made"] and fold.complete["n.implied"]
     whole(sidecar, store)
+
+
+def test_a_commit_that_fails_says_nothing_of_what_is(lab, mode):
+    """Two transactions make the same collection; the later commit fails, and the log holds nothing of what its snapshot saw."""
+    store = lab.store(mode)
+    sidecar = lab.sidecar(store)
+    with sidecar.client() as client, client.start_session() as late, client.start_session() as early:
+        documents = client["snap"]["c"]
+        early.start_transaction()
+        late.start_transaction()
+        documents.update_one({"_id": 4}, {"$set": {"by": "early"}}, upsert=True, session=early)
+        try:
+            documents.update_one({"_id": 4}, {"$set": {"by": "late"}}, upsert=True, session=late)
+            early.commit_transaction()
+            late.commit_transaction()
+        except OperationFailure as error:
+            assert error.code == 112 and error.has_error_label("TransientTransactionError")
+        else:
+            raise AssertionError("both were committed")
+        if early.in_transaction:
+            early.commit_transaction()
+    assert [(r["op"], r["seq"], r["after"]["by"]) for r in whole(sidecar, store)] == [("insert", 1, "early")]

@@ -205,7 +205,7 @@ impl Capture {
         let (mut numbers, mut drafts) = (Vec::new(), Vec::new());
         let mut numbered = Ok(());
         for (n, change) in last.changes().enumerate() {
-            numbered = self.number(change.map_err(spilled), &mut numbers, &mut drafts);
+            numbered = self.number(change.map_err(spilled), &mut numbers, &mut drafts).await;
             if numbered.is_err() {
                 break;
             }
@@ -220,8 +220,9 @@ impl Capture {
         Ok(Held { hold, numbers, staged })
     }
 
-    /// The number of one change. What the log does not know of the entity is written down first.
-    fn number(
+    /// The number of one change. What the log does not know of the entity is written down first: what the store holds outside,
+    /// since the transaction's snapshot may be older than what the log rightly knows (such a commit fails).
+    async fn number(
         &self,
         change: Result<Change, CaptureError>,
         numbers: &mut Vec<(Epoch, Seq)>,
@@ -232,10 +233,15 @@ impl Capture {
         let mut known = self.index.get(&change.ns, &change.key).map_err(index)?;
         let known_sha = known.as_ref().filter(|e| e.alive).map(|e| e.sha);
         if known_sha != change.before_sha {
-            let target = Target { ns: change.ns.clone(), key: change.key.clone(), id: change.id.clone() };
-            let cause = Cause { origin: change.origin.clone(), found: Found::Touch, ..Cause::default() };
-            self.compare(&Step::observed(&target, change.before), &cause, drafts)?;
-            known = self.index.get(&change.ns, &change.key).map_err(index)?;
+            let Change { ns, key, id, before, after, origin, .. } = change;
+            let target = Target { ns, key, id };
+            let cause = Cause { origin, found: Found::Touch, ..Cause::default() };
+            let mut seen = self.look_at(std::slice::from_ref(&target)).await?;
+            let now = seen.remove(&(target.ns.clone(), target.key.clone()));
+            // A commit that is sent again may have been carried out: then the transaction proved what was before.
+            let done = now.as_ref().map(Image::sha) == after.as_ref().map(Image::sha);
+            self.compare(&Step::observed(&target, if done { before } else { now }), &cause, drafts)?;
+            known = self.index.get(&target.ns, &target.key).map_err(index)?;
         }
         numbers.push(Entry::next(known.as_ref(), self.epochs.current()));
         Ok(())
