@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import threading
 
 import pytest
@@ -112,6 +113,32 @@ def test_a_sidecar_killed_in_a_commit(rig, point):
     with sidecar.client() as client:
         client["t"]["c"].update_one({"_id": 0}, {"$inc": {"v": 1}})
     assert [r["txn"]["count"] for r in whole(sidecar, store) if r["txn"]] == [2, 2]
+
+
+def test_a_batch_that_is_logged_already(rig, tmp_path):
+    """A process killed after its batch was durable and before it forgot the intent: the next one logs nothing twice."""
+    store, shim, sidecar = rig
+    shim.arm(Rule("frozen", COMMIT))
+    raw = Raw(sidecar.listen)
+    begun(raw, 1)
+    asked = threading.Thread(target=lambda: pytest.raises(Exception, commit, raw, 1))
+    asked.start()
+    eventually(lambda: store.client()["t"]["c"].find_one({"_id": 0})["v"] == 1, 10, "the store has committed")
+    sidecar.kill()
+    shim.cut_all()
+    shim.thaw()
+    asked.join(20)
+    intents = sidecar.data / "intents" / "transactions"
+    kept = shutil.copytree(intents, tmp_path / "kept")
+    for _ in range(2):
+        sidecar.start()
+        assert [r["txn"]["count"] for r in changes(sidecar) if r["txn"]] == [2, 2]
+        sidecar.kill()
+        shutil.copytree(kept, intents, dirs_exist_ok=True)
+    sidecar.start()
+    found = whole(sidecar, store)
+    assert len(found) == 5 and not any(r["op"] == "observed" for r in found)
+    assert not list(intents.iterdir()), "what is settled is forgotten"
 
 
 def test_a_commit_that_lands_after_the_kill(rig):

@@ -48,6 +48,7 @@ use super::error::CaptureError;
 use super::intent::IntentError;
 use super::write::{answer, is_clean};
 use super::{Capture, Outcome, Session};
+use crate::entity::EntityHash;
 use crate::metrics;
 use crate::store::Upstream;
 use crate::types::{Control, Namespace};
@@ -60,7 +61,6 @@ pub use registry::TransactionLimits;
 pub(crate) use registry::Transactions;
 use registry::{Known, Phase, SessionKey, State, Txn};
 pub(crate) use spill::Files;
-use spill::Spill;
 pub(crate) use wait::limit_of;
 
 /// Entities that are guarded one by one; beyond, their namespaces are.
@@ -214,33 +214,36 @@ impl Capture {
         }
         metrics::TRANSACTIONS_ENDED.inc_for(how);
         metrics::TRANSACTIONS_OPEN.dec();
-        self.lift(txn, state).await;
-        self.transactions.open.fetch_sub(1, Ordering::AcqRel);
+        let marked = self.marked(state).await;
+        // First the intent goes: as long as it is there, nobody else writes what it names.
         for spill in state.last.iter_mut().chain(std::iter::once(&mut state.touched)) {
             if let Err(error) = spill.release() {
                 tracing::warn!(%error, "a transaction's file stays until the next start");
             }
         }
         state.last = None;
+        self.lift(txn, state, marked);
+        self.transactions.open.fetch_sub(1, Ordering::AcqRel);
         state.controls = Vec::new();
         state.blind = BTreeSet::new();
     }
 
-    async fn lift(&self, txn: &Txn, state: &mut State) {
+    /// The entities that it has marked, as a list of their hashes.
+    async fn marked(&self, state: &State) -> Vec<EntityHash> {
         // A sealed spill of a dead process is all there is to it.
         let of = if state.touched.count() > 0 { Some(&state.touched) } else { state.last.as_ref() };
-        let changes = of.map(Spill::changes);
-        let (marks, owner) = (Arc::clone(&self.marks), txn.owner.clone());
-        let namespaces = std::mem::take(&mut state.namespaces);
-        let lift = move || {
-            let entities = changes.into_iter().flatten().flatten().map(|change| marks.hash(&change.ns, &change.key));
-            marks.lift(&owner, entities, namespaces.iter());
-        };
-        if of.is_some_and(|spill| spill.count() > 1_000) {
-            let _cannot_fail = tokio::task::spawn_blocking(lift).await;
-        } else {
-            lift();
+        let Some(of) = of else { return Vec::new() };
+        let (changes, marks) = (of.changes(), Arc::clone(&self.marks));
+        let hashes = move || changes.flatten().map(|change| marks.hash(&change.ns, &change.key)).collect();
+        if of.count() > MANY as u64 {
+            return tokio::task::spawn_blocking(hashes).await.unwrap_or_default();
         }
+        hashes()
+    }
+
+    fn lift(&self, txn: &Txn, state: &mut State, entities: Vec<EntityHash>) {
+        let namespaces = std::mem::take(&mut state.namespaces);
+        self.marks.lift(&txn.owner, entities.into_iter(), namespaces.iter());
     }
 
     /// A newer number of its session was seen by the store.

@@ -41,6 +41,8 @@ pub(super) struct SessionKey {
 #[derive(Debug)]
 pub(crate) struct Transactions {
     pub(super) sessions: Mutex<HashMap<SessionKey, Arc<Txn>>>,
+    /// Those whose session has gone on before they were surely over.
+    pub(super) left: Mutex<Vec<Arc<Txn>>>,
     pub(super) files: Arc<Files>,
     pub(super) limits: TransactionLimits,
     /// Those that are not over.
@@ -102,7 +104,7 @@ pub(super) enum Known {
 
 impl Transactions {
     pub(crate) fn new(files: Arc<Files>, limits: TransactionLimits) -> Self {
-        Self { sessions: Mutex::default(), files, limits, open: AtomicUsize::new(0) }
+        Self { sessions: Mutex::default(), left: Mutex::default(), files, limits, open: AtomicUsize::new(0) }
     }
 
     /// None is open or unsettled.
@@ -135,6 +137,7 @@ impl Transactions {
             _ if !ident.start => Known::Unknown,
             _ => {
                 let older = known.cloned();
+                self.left.lock().extend(older.clone());
                 let txn = self.begin(key.clone(), ident.id, ident.number, Phase::Open);
                 sessions.insert(key, Arc::clone(&txn));
                 Known::Begins(txn, older)
@@ -151,7 +154,16 @@ impl Transactions {
         self.sessions.lock().get(&key).filter(|txn| txn.number < number).cloned()
     }
 
+    /// Takes one that is over off the list of those left behind; false: it was not there.
+    pub(super) fn forget_left(&self, txn: &Arc<Txn>) -> bool {
+        let mut left = self.left.lock();
+        let place = left.iter().position(|one| Arc::ptr_eq(one, txn));
+        place.map(|place| left.swap_remove(place)).is_some()
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Txn>> {
-        self.sessions.lock().values().cloned().collect()
+        let mut all: Vec<_> = self.left.lock().clone();
+        all.extend(self.sessions.lock().values().cloned());
+        all
     }
 }

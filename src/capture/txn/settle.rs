@@ -4,7 +4,6 @@
 //! writers off these entities meanwhile. One that is still as before proves that it has not been committed *yet*: it may be,
 //! by the client's next try or by a message that is still in the network, until the store gives it up.
 
-use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -38,6 +37,11 @@ impl Capture {
     /// Settles a sent commit, if it can be told. `over`: the store has surely ended it, so what is not committed never will be.
     pub(super) async fn settle_commit(&self, txn: &Txn, state: &mut State, over: bool) -> Result<(), CaptureError> {
         if !matches!(state.phase, Phase::Sent { .. }) {
+            return Ok(());
+        }
+        if self.is_logged(state)? {
+            txn.owner.set_unsettled(false);
+            self.end(txn, state, Phase::Committed, "commit").await;
             return Ok(());
         }
         match self.take_commit(txn, state).await {
@@ -87,6 +91,16 @@ impl Capture {
             }
         }
         Ok(())
+    }
+
+    /// Its batch is in the log: the process was killed before it could forget the intent. Until it is forgotten nobody else
+    /// writes these entities or logs what is seen of them, so the log says of each what was before, or what the batch says.
+    fn is_logged(&self, state: &State) -> Result<bool, CaptureError> {
+        let Some(change) = state.last.as_ref().and_then(|last| last.changes().next()) else { return Ok(false) };
+        let change = change.map_err(spilled)?;
+        let known = self.index.get(&change.ns, &change.key).map_err(|e| CaptureError::Index(e.to_string()))?;
+        let known = known.filter(|entry| entry.alive).map(|entry| entry.sha);
+        Ok(known == change.after.as_ref().map(Image::sha) && known != change.before_sha)
     }
 
     async fn verdict(&self, last: &Spill) -> Result<Verdict, CaptureError> {
@@ -155,9 +169,8 @@ impl Capture {
     /// Takes up the commits that dead processes had sent, and settles those that can be told.
     pub(crate) async fn recover_commits(&self) -> Result<usize, CaptureError> {
         for left in self.transactions.files.left_behind()? {
-            let key = SessionKey { user: left.user.clone(), lsid: left.lsid.clone() };
-            if !self.transactions.sessions.lock().contains_key(&key) {
-                self.take_up(key, left).await?;
+            if !self.transactions.all().iter().any(|txn| txn.number == left.number && txn.key.lsid == left.lsid) {
+                self.take_up(left).await?;
             }
         }
         let mut sent = 0;
@@ -174,8 +187,9 @@ impl Capture {
         Ok(sent)
     }
 
-    async fn take_up(&self, key: SessionKey, left: Left) -> Result<(), CaptureError> {
-        let Left { name, lsid, number, spill, .. } = left;
+    async fn take_up(&self, left: Left) -> Result<(), CaptureError> {
+        let Left { name, user, lsid, number, spill } = left;
+        let key = SessionKey { user, lsid: lsid.clone() };
         let id = RawDocument::from_bytes(&lsid).ok().and_then(|d| d.get_binary("id").ok()?.bytes.try_into().ok());
         let txn =
             self.transactions.begin(key.clone(), id.unwrap_or_default(), number, Phase::Sent { since: Instant::now() });
@@ -198,7 +212,11 @@ impl Capture {
             txn.owner.set_unsettled(true);
             state.last = Some(spill);
         }
-        self.transactions.sessions.lock().insert(key, Arc::clone(&txn));
+        // A session whose older commit is not settled either keeps both.
+        let mut sessions = self.transactions.sessions.lock();
+        let newest = sessions.get(&key).is_none_or(|other| other.number < number);
+        let older = if newest { sessions.insert(key, txn) } else { Some(txn) };
+        self.transactions.left.lock().extend(older);
         Ok(())
     }
 }

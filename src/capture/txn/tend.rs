@@ -45,6 +45,7 @@ impl Capture {
                         warn!(%error, "a commit of unknown outcome is looked at again");
                     }
                 }
+                Phase::Committed | Phase::Aborted { .. } if self.transactions.forget_left(&txn) => {}
                 Phase::Committed | Phase::Aborted { .. } if txn.begun.elapsed() > REMEMBERED => {
                     let mut sessions = self.transactions.sessions.lock();
                     if sessions.get(&txn.key).is_some_and(|now| Arc::ptr_eq(now, &txn)) {
