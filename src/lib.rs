@@ -11,7 +11,7 @@
 //! 3  capture  sink
 //! 2  store  changelog  entity
 //! 1  wire  disk  config  clock
-//! 0  types  metrics
+//! 0  types  metrics  mutants
 //! ```
 //!
 //! Follow a write by file names:
@@ -37,6 +37,7 @@ pub mod disk;
 pub mod entity;
 pub mod export;
 pub mod metrics;
+pub mod mutants;
 pub mod proxy;
 pub mod sink;
 pub mod store;

@@ -13,6 +13,7 @@ use super::observe::Target;
 use crate::changelog::LogError;
 use crate::entity::Entry;
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::types::{
     Body, Change, Digest, Draft, EntityKey, Epoch, Found, Image, Lsn, Namespace, Op, Origin, Record, RetryId, Seq,
 };
@@ -72,7 +73,12 @@ impl Capture {
     pub(crate) fn compare(&self, step: &Step<'_>, cause: &Cause, drafts: &mut Vec<Draft>) -> Result<(), CaptureError> {
         let known = self.index.get(step.ns, step.key).map_err(|e| CaptureError::Index(e.to_string()))?;
         let known_sha = known.as_ref().filter(|e| e.alive).map(|e| e.sha);
-        let (before_sha, after_sha) = (step.before.as_ref().map(Image::sha), step.after.as_ref().map(Image::sha));
+        let (mut before, after_sha) = (step.before.clone(), step.after.as_ref().map(Image::sha));
+        let mut before_sha = before.as_ref().map(Image::sha);
+        if mutated(Mutant::SkipBefore) {
+            before = known.as_ref().filter(|e| e.alive).map(|e| self.logged_image(e)).transpose()?.flatten();
+            before_sha = known_sha;
+        }
         if known_sha == before_sha && before_sha == after_sha {
             return Ok(());
         }
@@ -85,27 +91,23 @@ impl Capture {
                 None => None,
             };
             let change =
-                Self::change(step, cause, Op::Observed, (epoch, seq), (known_image, known_sha, step.before.clone()));
+                Self::change(step, cause, Op::Observed, (epoch, seq), (known_image, known_sha, before.clone()));
             drafts.push(change);
         }
         if before_sha != after_sha {
             seq += 1;
-            let op = match (&step.before, &step.after) {
+            let op = match (&before, &step.after) {
                 (None, _) => Op::Insert,
                 (_, None) => Op::Delete,
                 _ => step.op,
             };
-            drafts.push(Self::change(
-                step,
-                cause,
-                op,
-                (epoch, seq),
-                (step.before.clone(), before_sha, step.after.clone()),
-            ));
+            drafts.push(Self::change(step, cause, op, (epoch, seq), (before, before_sha, step.after.clone())));
         } else if known_sha == before_sha {
             metrics::UNCHANGED.inc();
         }
-        self.index.stage(step.ns, step.key, Entry::staged(epoch, Seq(seq), after_sha));
+        if !mutated(Mutant::ForgetStage) {
+            self.index.stage(step.ns, step.key, Entry::staged(epoch, Seq(seq), after_sha));
+        }
         Ok(())
     }
 

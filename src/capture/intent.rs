@@ -29,6 +29,7 @@ use super::observe::Target;
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskFile};
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::types::Namespace;
 
 /// A slot could not be written or read.
@@ -212,7 +213,7 @@ impl Slot {
         if let Some(slot) = out.get_mut(..HEAD) {
             slot.copy_from_slice(&head);
         }
-        if let Some(file) = &self.file {
+        if let (false, Some(file)) = (mutated(Mutant::DropIntent), &self.file) {
             file.write_at(0, &out)?;
         }
         self.written = true;

@@ -46,6 +46,7 @@ use crate::changelog::{Changelog, Durable, Ticket};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::entity::{Guards, Index, Marks, NsGuards};
+use crate::mutants::{Mutant, mutated};
 use crate::store::Node;
 use crate::types::{Draft, Epoch, Namespace, Origin};
 
@@ -203,7 +204,7 @@ const NOTHING_RAN: [i64; 27] = [
 fn unchanged(reply: &RawDocument) -> bool {
     let code = command::number(reply.get("code").ok().flatten()).unwrap_or(0);
     if !is_ok(reply) {
-        return NOTHING_RAN.contains(&code) && merge::count(reply, "n") == 0;
+        return mutated(Mutant::TrustErrors) || NOTHING_RAN.contains(&code) && merge::count(reply, "n") == 0;
     }
     if reply.get_document("cursor").is_ok() {
         let did = ["nInserted", "nModified", "nUpserted", "nDeleted"].map(|field| merge::count(reply, field));

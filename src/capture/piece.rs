@@ -18,6 +18,7 @@ use super::observe::{ReadError, Reader, Seen, Target, Via, encode, refusal, take
 use super::{Capture, Session, unchanged};
 use crate::changelog::Durable;
 use crate::entity::{EntityGuard, NsGuard};
+use crate::mutants::{Mutant, mutated};
 use crate::store::Upstream;
 use crate::types::{Draft, Image, Op};
 use crate::wire::msg::OpMsg;
@@ -333,6 +334,7 @@ fn proven(reply: &OpMsg, style: Style, found: usize) -> Option<After> {
         return Some(After::Same);
     }
     let all = usize::try_from(count(body, "n").max(count(body, "nDeleted"))).ok() == Some(found);
+    let all = all || mutated(Mutant::TrustCount);
     let clean = is_ok(body) && error_count(body) == 0 && body.get("retriedStmtIds").ok().flatten().is_none();
     (style == Style::Deletes && clean && all).then_some(After::Gone)
 }
@@ -345,13 +347,16 @@ pub(crate) struct Failed {
 
 impl Failed {
     fn contains(&self, position: usize, ordered: bool) -> bool {
+        if mutated(Mutant::TrustInserts) {
+            return false;
+        }
         if ordered { self.first.is_some_and(|first| position >= first) } else { self.all.contains(&position) }
     }
 }
 
 /// Reads the failures out of a reply; `None` when the reply does not tell them all (`ok: 0`, a retry, a cursor that goes on).
 fn failed_inserts(reply: &RawDocument, command: &Command<'_>) -> Option<Failed> {
-    let retried = reply.get_array("retriedStmtIds").is_ok();
+    let retried = reply.get_array("retriedStmtIds").is_ok() && !mutated(Mutant::IgnoreRetried);
     if !is_ok(reply) || retried {
         return None;
     }

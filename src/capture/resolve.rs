@@ -18,6 +18,7 @@ use super::observe::{ReadError, Reader, Target, encode};
 use super::piece::{Aim, Cx, Hold, Piece, PieceError, Style};
 use super::write::{Came, is_clean, original, shape};
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::types::Op;
 use crate::wire::msg::OpMsg;
 
@@ -229,6 +230,9 @@ pub(crate) fn narrowed(
     whole: bool,
 ) -> Result<bytes::Bytes, CaptureError> {
     let refs: Vec<RawBsonRef<'_>> = ids.iter().map(RawBson::as_raw_bson_ref).collect();
+    if mutated(Mutant::NoNarrowing) {
+        return whole_statement(cx, statement, whole);
+    }
     let change = Narrowed { filter: Some(narrow(modify.filter, &refs).map_err(shape)?), strip_upsert: true };
     let doc = build::statement(modify, statement.raw, &change).map_err(shape)?;
     let request = build::part(command, &[statement], vec![doc], !whole).map_err(shape)?;

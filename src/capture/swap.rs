@@ -28,6 +28,7 @@ use super::piece::{Aim, Cx, PieceError, with_number};
 use super::write::{Came, has_empty_timestamp, original, shape};
 use crate::changelog::Durable;
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::types::{Image, Op};
 use crate::wire::build::Builder;
 use crate::wire::msg::{OpMsg, document};
@@ -258,7 +259,7 @@ impl Capture {
         if *long_way && !is_ok(reply.body()) {
             return Ok(None);
         }
-        let retried = reply.body().get("retriedStmtId").ok().flatten().is_some();
+        let retried = reply.body().get("retriedStmtId").ok().flatten().is_some() && !mutated(Mutant::IgnoreRetried);
         let value = match reply.body().get("value") {
             Ok(Some(RawBsonRef::Document(doc))) => Some(Image::new(reply.bytes().slice_ref(doc.as_bytes()))),
             _ => None,

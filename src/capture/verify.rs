@@ -18,6 +18,7 @@ use super::write::Came;
 use super::{Capture, Session, unchanged};
 use crate::changelog::Durable;
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::store::Upstream;
 use crate::types::{Body, Draft, Found, Image, Namespace, Op};
 use crate::wire::msg::OpMsg;
@@ -136,6 +137,9 @@ impl Capture {
 
     /// The connection broke: verify the entities while they are guarded; look again later, since the write may still land.
     pub(crate) async fn settle_broken(&self, cx: &mut Cx<'_>, targets: Vec<Target>, hold: Hold) {
+        if mutated(Mutant::LeaveBroken) {
+            return;
+        }
         let cause = Cause { found: Found::Recovery, ..cx.cause.clone() };
         for _ in 0..TRIES {
             let mut drafts = Vec::new();
@@ -180,7 +184,7 @@ impl Capture {
             slot: session.slot.take(),
             files: Vec::new(),
         };
-        if self.looks.send(look).is_err() {
+        if !mutated(Mutant::NoSecondLook) && self.looks.send(look).is_err() {
             warn!("the second look is over: the next start verifies");
         }
     }

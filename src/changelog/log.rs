@@ -14,6 +14,7 @@ use super::{open, segment};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::types::{Draft, Epoch, LogId, Lsn, Record};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,9 @@ impl Ticket {
     /// # Errors
     /// The records are not (known to be) in the log: [`LogError::Poisoned`], [`LogError::TooLarge`], [`LogError::Closed`].
     pub async fn wait(self) -> Result<Durable, LogError> {
+        if mutated(Mutant::AckBeforeDurable) {
+            return self.shared.nothing_to_log();
+        }
         match self.done.await {
             Ok(result) => result,
             Err(_dropped) => Err(self.shared.failure().unwrap_or(LogError::Closed)),

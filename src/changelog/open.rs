@@ -11,6 +11,7 @@ use super::shared::{Map, Shared};
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskFile, Lock};
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::types::{Epoch, Hlc, LogId, Lsn};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -166,7 +167,7 @@ fn take_over(disk: &dyn Disk, dir: &Path, options: &LogOptions, survey: Survey) 
             "torn tail cut off"
         );
     }
-    if identity.left == Left::Unsynced {
+    if identity.left == Left::Unsynced && !mutated(Mutant::KeepEpoch) {
         identity.epoch = Epoch(identity.epoch.0.saturating_add(1));
     }
     identity.left = left(options.durability);

@@ -1,6 +1,6 @@
 //! Simulated clients: random programs, run as a driver runs them, retries included.
 
-use crate::ledger::Ledger;
+use crate::ledger::{Acked, Ledger};
 use crate::sidecar::{Conn, Sidecar};
 use crate::store::Store;
 use crate::store::command::{lsid_doc, short};
@@ -24,7 +24,8 @@ pub(crate) struct Habits {
     pub(crate) leave: u64,
     /// Of commands: it is a transaction.
     pub(crate) txns: u64,
-    /// Others write past the sidecar. `nModified` comes from the images before and after: it is then theirs as well.
+    /// Others write past the sidecar, or writes land late. `nModified` comes from the images before and after: it is then
+    /// theirs as well.
     pub(crate) strangers: bool,
 }
 
@@ -78,6 +79,7 @@ impl Client {
 
     /// Runs one command, retried once as drivers do.
     pub(crate) async fn single(&mut self, command: &Command) {
+        let from_ms = self.world.now_ms();
         let retryable = command.retryable && self.world.chance(70);
         if retryable {
             self.txn_number += 1;
@@ -95,7 +97,7 @@ impl Client {
             };
             if !again || !retryable || attempt == 1 {
                 if let Some(reply) = reply {
-                    self.judge(command, reply.body(), attempt == 0);
+                    self.judge(command, reply.body(), attempt == 0, from_ms);
                 }
                 return;
             }
@@ -153,12 +155,13 @@ impl Client {
     }
 
     /// Notes an ok, and compares the counts with what the store did.
-    fn judge(&self, command: &Command, reply: &RawDocument, clean: bool) {
+    fn judge(&self, command: &Command, reply: &RawDocument, clean: bool, from_ms: u64) {
         if !is_ok(reply) {
             return;
         }
         let failed = reply.get("writeErrors").unwrap().is_some();
-        self.ledger.ack(command.op, clean && !failed);
+        let to_ms = self.world.now_ms();
+        self.ledger.ack(Acked { op: command.op, clean: clean && !failed, from_ms, to_ms });
         let count = |doc: &RawDocument, field: &str| doc.get(field).unwrap().and_then(number).unwrap_or(0);
         let told = match reply.get("lastErrorObject").unwrap() {
             Some(RawBsonRef::Document(last)) => count(last, "n"),

@@ -10,6 +10,10 @@ pub(crate) struct Acked {
     pub(crate) op: u64,
     /// At the first try: its connection never broke, nobody retried anything.
     pub(crate) clean: bool,
+    /// When the client sent it first.
+    pub(crate) from_ms: u64,
+    /// When it had the reply.
+    pub(crate) to_ms: u64,
 }
 
 /// `(namespace, entity key, epoch, seq)`.
@@ -35,8 +39,8 @@ impl Ledger {
     }
 
     /// A client got an ok.
-    pub(crate) fn ack(&self, op: u64, clean: bool) {
-        self.acked.lock().push(Acked { op, clean });
+    pub(crate) fn ack(&self, acked: Acked) {
+        self.acked.lock().push(acked);
     }
 
     /// Everything that was acknowledged.

@@ -16,6 +16,7 @@ mod atomic;
 mod client;
 mod index;
 mod ledger;
+mod mutants;
 mod oracle;
 mod program;
 mod schedule;

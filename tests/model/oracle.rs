@@ -112,7 +112,8 @@ fn chain(place: &Place, changes: &[At<'_>], bad: &mut Vec<String>) {
     let mut last: Option<Digest> = None;
     for (at, change) in changes {
         let before = change.before_sha.or_else(|| change.before.as_ref().map(|i| Digest::of(i.bytes())));
-        if before != last {
+        let image = change.before.as_ref().map(|i| Digest::of(i.bytes()));
+        if before != last || image.is_some_and(|image| Some(image) != before) {
             bad.push(format!("chain: {place:?} breaks at lsn {}", at + 1));
         }
         for image in change.before.iter().chain(&change.after) {
@@ -129,7 +130,8 @@ struct Way<'a> {
     history: &'a [&'a Transition],
     /// The change must be in a record.
     required: Vec<bool>,
-    clean: Vec<bool>,
+    /// It was acknowledged at the first try: from when to when its client waited.
+    clean: Vec<Option<(u64, u64)>>,
 }
 
 impl Way<'_> {
@@ -137,21 +139,21 @@ impl Way<'_> {
         at.checked_sub(1).and_then(|at| self.history[at].after.as_ref())
     }
 
-    /// Adds places that are reached without a record: what happened in between was taken back, and nobody was told of it.
-    /// (Or a command took back what somebody past the sidecar had done after its *before* was read, or its reply was lost: an
-    /// entity that the log never knew is gone.)
+    /// Adds places that are reached without a record: what happened in between was taken back, and nobody was told of it, or
+    /// others took part in it: between a command's *before* and *after*, or (where its reply was lost) past the sidecar.
     fn silent(&self, ends: &mut BTreeSet<usize>) {
         for start in ends.clone() {
-            let mut foreign = false;
-            for end in start + 1..=self.history.len() {
-                foreign |= !matches!(self.history[end - 1].by, By::Command { .. });
-                if self.required[end - 1] && !foreign {
-                    break;
-                }
-                if self.version(end) == self.version(start) {
-                    ends.insert(end);
-                }
+            let back = (start + 1..=self.history.len()).filter(|end| self.version(*end) == self.version(start));
+            ends.extend(back.filter(|end| (start..*end).all(|at| self.may_be_silent(at, start..*end))));
+        }
+    }
+
+    fn may_be_silent(&self, at: usize, mut range: std::ops::Range<usize>) -> bool {
+        match self.clean[at] {
+            Some((from, to)) => {
+                range.any(|other| self.clean[other].is_none() && (from..=to).contains(&self.history[other].at_ms))
             }
+            None => !self.required[at] || range.any(|other| !matches!(self.history[other].by, By::Command { .. })),
         }
     }
 
@@ -159,18 +161,21 @@ impl Way<'_> {
     fn step(&self, starts: &BTreeSet<usize>, after: Option<&Bytes>) -> BTreeSet<usize> {
         let mut ends = BTreeSet::new();
         for start in starts {
-            let mut clean = 0;
             for end in start + 1..=self.history.len() {
-                clean += usize::from(self.clean[end - 1]);
-                if clean > 1 {
-                    break;
-                }
-                if self.version(end) == after {
+                if self.version(end) == after && self.one(*start, end) {
                     ends.insert(end);
                 }
             }
         }
         ends
+    }
+
+    /// The changes after `start` up to `end` may be one record: of healthy commands at most one is among them, and what others
+    /// did was done while its client waited: its images were read under the guard.
+    fn one(&self, start: usize, end: usize) -> bool {
+        let mut clean = self.clean[start..end].iter().flatten();
+        let Some((from, to)) = clean.next() else { return true };
+        clean.next().is_none() && self.history[start..end].iter().all(|t| t.at_ms >= *from && t.at_ms <= *to)
     }
 }
 
@@ -187,7 +192,8 @@ fn way(
         By::Bypass | By::Loss => None,
     };
     let last_of = |index: usize| !history[index + 1..].iter().any(|t| t.by == history[index].by);
-    let clean: Vec<bool> = history.iter().map(|t| !forgetful && ack(t).is_some_and(|a| a.clean)).collect();
+    let clean = |t: &&Transition| ack(t).filter(|a| a.clean && !forgetful).map(|a| (a.from_ms, a.to_ms));
+    let clean = history.iter().map(clean).collect();
     let required =
         history.iter().enumerate().map(|(index, t)| !forgetful && ack(t).is_some_and(|a| a.clean || last_of(index)));
     let way = Way { history, required: required.collect(), clean };

@@ -16,6 +16,12 @@ impl Client {
             11..=13 => self.fam(op, ns, id),
             14 => self.by_group(op, ns, true),
             15 => self.by_group(op, ns, false),
+            16 if self.world.chance(50) => {
+                // Two of them at a time: only one inserts.
+                let q = rawdoc! {"g": 7_i32, "v": {"$gte": 0_i32}};
+                let u = rawdoc! {"$set": {"w": Self::mark(op, 0), "v": 1, "g": 7}, "$setOnInsert": {"_id": id}};
+                self.command("updates", ns, op, vec![update(q, u, false, true)], true)
+            }
             16 => {
                 let limit = i32::from(self.world.chance(50));
                 let q = rawdoc! {"g": self.group()};
@@ -149,7 +155,11 @@ impl Client {
                 continue;
             }
             statements.push(if deletes {
-                rawdoc! {"q": {"_id": id}, "limit": 1}
+                let mut q = rawdoc! {"_id": id};
+                if self.world.chance(40) {
+                    q.append(cstr!("g"), self.group());
+                }
+                rawdoc! {"q": q, "limit": 1}
             } else {
                 update(rawdoc! {"_id": id}, self.change(op, index), false, self.world.chance(15))
             });

@@ -76,7 +76,7 @@ impl Plan {
                 entities: world.draw(1..6),
                 leave: some(is(&["cuts"]), 0..15),
                 txns: if world.chance(60) { world.draw(10..60) } else { 0 },
-                strangers: is(&["bypass"]),
+                strangers: is(&["bypass", "cuts", "kills", "power"]),
             },
             clients: world.draw(1..5),
             deaths: some(is(&["kills", "power"]), 1..3),

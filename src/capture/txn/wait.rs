@@ -11,6 +11,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::piece::{Aim, Hold};
 use crate::entity::{EntityHash, MarkOwner};
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::types::{EntityKey, Namespace};
 use bson::raw::RawDocument;
 
@@ -44,7 +45,11 @@ impl Capture {
         limit: Option<Instant>,
     ) -> Result<Hold, CaptureError> {
         loop {
-            let hold = Hold::exclusive(self.ns_guards.exclusive(namespaces).await);
+            let hold = if mutated(Mutant::SharedAlone) {
+                Hold::exclusive(self.ns_guards.shared_many(namespaces).await)
+            } else {
+                Hold::exclusive(self.ns_guards.exclusive(namespaces).await)
+            };
             let Some(owner) = self.marks.owner_in(|ns| namespaces.contains(ns)) else { return Ok(hold) };
             drop(hold);
             await_end(&owner, limit).await?;
@@ -69,6 +74,7 @@ impl Capture {
             [one] => self.ns_guards.shared(one).await,
             many => self.ns_guards.shared_many(many).await,
         };
+        let entities = if mutated(Mutant::NoGuards) { Vec::new() } else { entities };
         Hold::entities(shared, self.guards.lock_many(entities).await)
     }
 

@@ -1,9 +1,9 @@
 //! The commands of the simulated store, from message to reply.
 
 use super::Store;
-use super::docs::{self, array, number};
+use super::docs::{self, array, document, number};
 use super::state::{Lsid, Outcome, Phase};
-use super::write::{Change, Cx, DUPLICATE, Fail, NO_TXN, document};
+use super::write::{Change, Cx, DUPLICATE, Fail, NO_TXN};
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 use bson::{Binary, RawBson, Timestamp, rawdoc};
 use bytes::Bytes;

@@ -72,6 +72,11 @@ fn equal(a: RawBsonRef<'_>, b: RawBsonRef<'_>) -> bool {
     }
 }
 
+/// A document within a document.
+pub(crate) fn document<'a>(of: &'a RawDocument, field: &str) -> Option<&'a RawDocument> {
+    of.get(field).unwrap().and_then(RawBsonRef::as_document)
+}
+
 /// A number's value.
 pub(crate) fn number(value: RawBsonRef<'_>) -> Option<i64> {
     match value {
@@ -100,7 +105,10 @@ pub(crate) fn updated(before: Option<&RawDocument>, filter: &RawDocument, update
     };
     let id = match before {
         Some(before) => RawBson::from(before.get("_id").unwrap().unwrap()),
-        None => named_id(filter).unwrap_or_else(|| RawBson::ObjectId(bson::oid::ObjectId::new())),
+        None => document(update, "$setOnInsert")
+            .and_then(|fields| fields.get("_id").unwrap().map(RawBson::from))
+            .or_else(|| named_id(filter))
+            .unwrap_or_else(|| RawBson::ObjectId(bson::oid::ObjectId::new())),
     };
     if !operators {
         doc = Document::try_from(update).unwrap();

@@ -4,7 +4,7 @@ use super::Store;
 use super::docs::{self, Key, raw};
 use super::state::{Blocked, By, Lsid, Outcome, Place};
 use bson::RawBson;
-use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
+use bson::raw::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -221,9 +221,4 @@ impl Store {
         let docs = places.iter().filter_map(|place| state.visible(place, of));
         docs.filter(|doc| docs::matches(raw(doc), filter)).take(limit).map(|doc| raw(&doc).to_owned()).collect()
     }
-}
-
-/// A document out of a value.
-pub(crate) fn document<'a>(of: &'a RawDocument, field: &str) -> Option<&'a RawDocument> {
-    of.get(field).unwrap().and_then(RawBsonRef::as_document)
 }
