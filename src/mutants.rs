@@ -36,11 +36,23 @@ pub enum Mutant {
     ForgetStage,
     /// A statement whose entities were found goes to the store as the client wrote it.
     NoNarrowing,
+    /// A statement of a transaction leaves no marks.
+    SkipMarks,
+    /// A commit gives its guards and marks back before it is forwarded.
+    LiftEarly,
+    /// The changes of a transaction are no batch.
+    NotContinued,
+    /// A commit leaves nothing for the next process.
+    NoSeal,
+    /// A commit that failed is logged.
+    LogFailed,
+    /// A commit that cannot be seen yet is taken for aborted.
+    NotYetIsNever,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::DropIntent,
         Self::NoGuards,
         Self::SharedAlone,
@@ -56,6 +68,12 @@ impl Mutant {
         Self::KeepEpoch,
         Self::ForgetStage,
         Self::NoNarrowing,
+        Self::SkipMarks,
+        Self::LiftEarly,
+        Self::NotContinued,
+        Self::NoSeal,
+        Self::LogFailed,
+        Self::NotYetIsNever,
     ];
 }
 

@@ -230,10 +230,10 @@ pub(crate) fn narrowed(
     whole: bool,
 ) -> Result<bytes::Bytes, CaptureError> {
     let refs: Vec<RawBsonRef<'_>> = ids.iter().map(RawBson::as_raw_bson_ref).collect();
+    let mut change = Narrowed { filter: Some(narrow(modify.filter, &refs).map_err(shape)?), strip_upsert: true };
     if mutated(Mutant::NoNarrowing) {
-        return whole_statement(cx, statement, whole);
+        change.filter = None;
     }
-    let change = Narrowed { filter: Some(narrow(modify.filter, &refs).map_err(shape)?), strip_upsert: true };
     let doc = build::statement(modify, statement.raw, &change).map_err(shape)?;
     let request = build::part(command, &[statement], vec![doc], !whole).map_err(shape)?;
     Ok(encode(&request, 0))

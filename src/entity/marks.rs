@@ -10,6 +10,7 @@
 //! - Marks cost memory by entity, not by key length: an entity is its 128-bit hash (two keyed 64-bit hashes). Two entities of
 //!   one hash would make a write wait that need not; nothing else depends on it.
 
+use crate::mutants::{Mutant, mutated};
 use crate::types::{EntityKey, Namespace};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -144,7 +145,7 @@ impl Marks {
 
     /// Marks an entity for `owner`; once more does nothing.
     pub fn place(&self, owner: &MarkOwner, entity: EntityHash) {
-        let Some(shard) = self.shard(entity) else { return };
+        let Some(shard) = self.shard(entity).filter(|_| !mutated(Mutant::SkipMarks)) else { return };
         if enter(&mut shard.lock(), entity, owner) {
             self.count.fetch_add(1, Ordering::AcqRel);
         }

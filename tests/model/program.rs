@@ -69,6 +69,44 @@ impl Client {
         Command { name, ns, op, fields, statements: Some((array, statements)), retryable }
     }
 
+    /// A command inside a transaction: the `index`-th of it.
+    pub(crate) fn draw_joined(&self, op: u64, index: u64) -> Command {
+        let (ns, id) = self.entity();
+        let mut command = match self.world.draw(0..12) {
+            0..=1 => {
+                let doc = self.doc(op, index, id);
+                self.command("documents", ns, op, vec![doc], true)
+            }
+            2..=5 => {
+                let upsert = self.world.chance(30);
+                let statement = update(rawdoc! {"_id": id}, self.change(op, index), false, upsert);
+                self.command("updates", ns, op, vec![statement], true)
+            }
+            6..=7 => self.command("deletes", ns, op, vec![rawdoc! {"q": {"_id": id}, "limit": 1}], true),
+            8 => {
+                let mut fields = rawdoc! {"query": {"_id": id}, "update": self.change(op, index)};
+                if self.world.chance(50) {
+                    fields.append(cstr!("new"), true);
+                }
+                Command { name: "findAndModify", ns, op, fields, statements: None, retryable: true }
+            }
+            9 => {
+                let u = rawdoc! {"$set": {"w": Self::mark(op, index)}, "$inc": {"v": 1}};
+                let many = self.world.chance(60);
+                self.command("updates", ns, op, vec![update(rawdoc! {"g": self.group()}, u, many, false)], true)
+            }
+            10 => {
+                let fields = rawdoc! {"filter": {"g": self.group()}};
+                Command { name: "find", ns, op, fields, statements: None, retryable: true }
+            }
+            _ => self.command("deletes", ns, op, vec![rawdoc! {"q": {"g": self.group()}, "limit": 0}], true),
+        };
+        if crate::txn::has(&command.fields, "maxTimeMS") {
+            command.fields = RawDocumentBuf::new();
+        }
+        command
+    }
+
     fn group(&self) -> i32 {
         i32::try_from(self.world.draw(0..2)).unwrap()
     }

@@ -10,20 +10,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tidelog::capture::{Capture, CaptureError, Parts, Session};
+use tidelog::capture::{Capture, CaptureError, Parts, Session, TransactionLimits, in_transaction};
 use tidelog::changelog::{Changelog, Durability, Inline, LogOptions};
 use tidelog::disk::{Disk, FaultDisk};
 use tidelog::entity::Index;
 use tidelog::store::Upstream;
 use tidelog::types::{Committed, Lsn, Origin};
-use tidelog::wire::command::WriteKind;
+use tidelog::wire::command::classify;
 use tidelog::wire::reply::Failure;
-use tidelog::wire::{Limits, Message, OpMsg};
+use tidelog::wire::{Header, Kind, Limits, Message, OpMsg};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 /// When entities of broken writes are looked at again: later than any late write lands.
 pub(crate) const SECOND_LOOK: Duration = Duration::from_secs(6);
+
+/// When a transaction is taken for dead: later than the store does.
+const LIFETIME: Duration = Duration::from_secs(4);
 
 /// How the sidecar's process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +154,7 @@ impl Sidecar {
             intents: "/data/intents".into(),
             epoch: opened.epoch,
             second_look: SECOND_LOOK,
-            transactions: tidelog::capture::TransactionLimits::default(),
+            transactions: TransactionLimits { lifetime: LIFETIME, wait: Duration::from_millis(300) },
         };
         let capture = match Capture::new(parts) {
             Ok(capture) => Arc::new(capture),
@@ -162,6 +165,7 @@ impl Sidecar {
             tokio::spawn(Arc::clone(self).commit(committer)).abort_handle(),
             tokio::spawn(apply(Arc::clone(&self.world), Arc::clone(&index), applied)).abort_handle(),
             tokio::spawn(Arc::clone(self).recover(Arc::clone(&capture))).abort_handle(),
+            tokio::spawn(Arc::clone(&capture).tend(std::future::pending())).abort_handle(),
         ];
         *self.process.lock() = Some(Process { capture, log, index, serving: false, tasks });
     }
@@ -279,17 +283,17 @@ async fn step(
     upstream: &mut Upstream,
     request: &OpMsg,
 ) -> Result<Bytes, CaptureError> {
-    let kind = match request.command().0 {
-        "insert" => WriteKind::Insert,
-        "update" => WriteKind::Update,
-        "delete" => WriteKind::Delete,
-        "findAndModify" => WriteKind::FindAndModify,
+    let header = Header::parse(request.bytes(), Limits::default()).unwrap().unwrap();
+    let kind = classify(&header, request.bytes()).unwrap();
+    let outcome = match kind {
+        _ if in_transaction(request.body()) => capture.transact(session, upstream, kind, request).await,
+        Kind::Write(kind) => capture.write(session, upstream, kind, request).await,
         _ => {
             upstream.send(request.bytes()).await?;
             return Ok(upstream.reply_to(request.request_id()).await?.bytes().clone());
         }
     };
-    match capture.write(session, upstream, kind, request).await {
+    match outcome {
         Ok(outcome) => Ok(outcome.reply),
         Err(CaptureError::Refused { code, code_name, message, labels }) => {
             Ok(Failure { code, name: code_name, message, labels }.reply(request.request_id()))

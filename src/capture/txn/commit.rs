@@ -15,6 +15,7 @@ use crate::capture::observe::{Seen, Target};
 use crate::capture::piece::Hold;
 use crate::changelog::{Durable, Source};
 use crate::entity::Entry;
+use crate::mutants::{Mutant, mutated};
 use crate::types::{Body, Change, Control, Draft, EntityKey, Epoch, Found, Image, Namespace, Op, Seq, TxnPart};
 use bson::raw::{RawBsonRef, RawDocument};
 
@@ -66,6 +67,7 @@ impl Capture {
             self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "broken").await;
             return Err(error);
         }
+        let held = if mutated(Mutant::LiftEarly) { self.let_go(tx.txn, tx.state, held).await } else { held };
         let reply = match relay(tx.upstream, tx.message).await {
             Ok(reply) => reply,
             Err(error) => {
@@ -75,7 +77,7 @@ impl Capture {
             }
         };
         let body = reply.body();
-        if is_ok(body) {
+        if is_ok(body) || mutated(Mutant::LogFailed) {
             let time = self.learn(body);
             let durable = self.committed(tx.txn, tx.state, held, time).await?;
             tx.session.close_slot()?;
@@ -276,6 +278,7 @@ impl Capture {
             let drafts: Result<Vec<Draft>, std::io::Error> = facts.into_iter().chain(batch).collect();
             let mut drafts = drafts.map_err(spilled)?;
             let ends = drafts.len().saturating_sub(1);
+            let ends = if mutated(Mutant::NotContinued) { 0 } else { ends };
             drafts.iter_mut().enumerate().for_each(|(n, draft)| draft.continued = n < ends);
             self.enqueue(drafts)
         };
@@ -296,6 +299,12 @@ impl Capture {
         Ok(durable)
     }
 
+    /// What [`Mutant::LiftEarly`] does.
+    async fn let_go(&self, txn: &Txn, state: &mut State, held: Held) -> Held {
+        self.lift(txn, state).await;
+        Held { hold: Hold::exclusive(self.ns_guards.shared_many(&[]).await), ..held }
+    }
+
     /// Takes clocks out of a reply; gives its `operationTime`.
     fn learn(&self, reply: &RawDocument) -> Option<u64> {
         if let Ok(time) = reply.get_document("$clusterTime").and_then(|d| d.get_timestamp("clusterTime")) {
@@ -309,7 +318,7 @@ impl Capture {
 /// The intent of a commit: the next process finds what it would have logged.
 fn seal(tx: &mut Tx<'_>) -> Result<(), CaptureError> {
     let Tx { session, txn, state, .. } = tx;
-    if let Some(last) = &mut state.last {
+    if let (Some(last), false) = (&mut state.last, mutated(Mutant::NoSeal)) {
         last.seal(&txn.key.user, &txn.key.lsid, txn.number)?;
     }
     if !state.blind.is_empty() {

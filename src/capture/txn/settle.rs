@@ -15,6 +15,7 @@ use crate::capture::compare::Cause;
 use crate::capture::error::CaptureError;
 use crate::capture::observe::Target;
 use crate::metrics;
+use crate::mutants::{Mutant, mutated};
 use crate::types::{Change, Digest, Found, Image};
 use bson::raw::RawDocument;
 
@@ -75,7 +76,7 @@ impl Capture {
                 metrics::TRANSACTIONS_SETTLED.inc_for("committed");
                 let _durable = self.committed(txn, state, held, None).await?;
             }
-            Verdict::NotYet if !over => {}
+            Verdict::NotYet if !over && !mutated(Mutant::NotYetIsNever) => {}
             Verdict::NotYet => {
                 metrics::TRANSACTIONS_SETTLED.inc_for("aborted");
                 drop(held);
