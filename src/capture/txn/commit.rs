@@ -301,7 +301,8 @@ impl Capture {
 
     /// What [`Mutant::LiftEarly`] does.
     async fn let_go(&self, txn: &Txn, state: &mut State, held: Held) -> Held {
-        self.lift(txn, state).await;
+        let marked = self.marked(state).await;
+        self.lift(txn, state, marked);
         Held { hold: Hold::exclusive(self.ns_guards.shared_many(&[]).await), ..held }
     }
 
