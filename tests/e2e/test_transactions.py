@@ -280,3 +280,19 @@ def test_a_commit_that_fails_says_nothing_of_what_is(lab, mode):
         if early.in_transaction:
             early.commit_transaction()
     assert [(r["op"], r["seq"], r["after"]["by"]) for r in whole(sidecar, store)] == [("insert", 1, "early")]
+
+
+def test_an_error_that_ends_nothing(lab, mode):
+    """A command that no transaction may run, or that cannot be read: the transaction lives on, as without the sidecar."""
+    store = lab.store(mode)
+    sidecar = lab.sidecar(store)
+    wrong = [{"count": "c", "$db": "t"}, {"update": "c", "updates": [{"q": {}, "u": {"$set": {"v": 1}}}], "nonsense": 1, "$db": "t"}]
+    with Raw(sidecar.listen) as raw:
+        raw.command({"insert": "c", "documents": [{"_id": 1, "v": 0}], "$db": "t"})
+        for number, command in enumerate(wrong, 1):
+            update = {"update": "c", "updates": [{"q": {"_id": 1}, "u": {"$inc": {"v": 1}}}], "$db": "t"}
+            assert raw.command({**update, "startTransaction": True, **inside(number)})["n"] == 1
+            assert raw.command({**command, **inside(number)})["ok"] == 0
+            assert raw.command({**update, **inside(number)})["n"] == 1
+            assert raw.command({"commitTransaction": 1, "$db": "admin", **inside(number)})["ok"] == 1
+    assert [r["after"]["v"] for r in whole(sidecar, store) if r["txn"]] == [{"$numberInt": "2"}, {"$numberInt": "4"}]

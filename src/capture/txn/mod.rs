@@ -26,6 +26,7 @@
 //! - More than [`MANY`] entities are guarded by their namespaces.
 
 mod commit;
+mod error;
 mod fields;
 mod read;
 mod registry;
@@ -78,6 +79,8 @@ struct Tx<'a> {
     message: &'a OpMsg,
     /// `startTransaction` was not sent yet.
     first: bool,
+    /// It was sent with a read of ours, in this command.
+    ours_began: bool,
 }
 
 /// Why a command of a transaction got no reply of its own.
@@ -120,13 +123,14 @@ impl Capture {
         match self.transactions.find(&session.origin.user, ident) {
             Known::Here(txn) => {
                 let mut state = txn.state.lock().await;
-                let tx = Tx { session, upstream, txn: &txn, state: &mut state, message, first: false };
+                let tx =
+                    Tx { session, upstream, txn: &txn, state: &mut state, message, first: false, ours_began: false };
                 self.go_on(tx, kind).await
             }
             Known::Begins(txn, older) => {
                 let mut state = txn.state.lock().await;
-                let first = true;
-                let tx = Tx { session, upstream, txn: &txn, state: &mut state, message, first };
+                let tx =
+                    Tx { session, upstream, txn: &txn, state: &mut state, message, first: true, ours_began: false };
                 let outcome = self.command(tx, kind).await;
                 // The store has ended the session's older one with this, whatever came of the new one.
                 if let Some(older) = older {
@@ -181,25 +185,25 @@ impl Capture {
             Kind::Aggregate | Kind::MapReduce => self.aggregate(&mut tx).await,
             _ => tx.pass().await,
         };
-        let Tx { upstream, txn, state, message, .. } = tx;
+        let message = tx.message;
         match done {
             Ok(reply) | Err(Stop::Reply(reply)) => {
                 let body = reply.body();
                 if kind == Kind::Abort {
-                    self.end(txn, state, Phase::Aborted { certain: is_ok(body) }, "abort").await;
+                    self.end(tx.txn, tx.state, Phase::Aborted { certain: is_ok(body) }, "abort").await;
                 } else if !is_clean(body) {
-                    self.end(txn, state, Phase::Aborted { certain: false }, "error").await;
+                    self.after_error(tx, kind, body).await?;
                 }
                 self.told(&reply, message)
             }
             Err(Stop::Blocked) => {
-                upstream.run("admin", fields::abort(message.body())).await?;
-                self.end(txn, state, Phase::Aborted { certain: true }, "blocked").await;
+                tx.upstream.run("admin", fields::abort(message.body())).await?;
+                self.end(tx.txn, tx.state, Phase::Aborted { certain: true }, "blocked").await;
                 Err(lock_timeout())
             }
             Err(Stop::Failed(error)) => {
                 // What the store did with it is not known: nothing of it is forwarded until it is surely over there.
-                self.end(txn, state, Phase::Aborted { certain: false }, "broken").await;
+                self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "broken").await;
                 Err(error)
             }
         }

@@ -22,7 +22,7 @@ impl Tx<'_> {
     /// A read of ours, made a part of the transaction, as bytes.
     pub(super) fn joined(&mut self, request: &Request) -> Result<bytes::Bytes, Stop> {
         let joined = fields::joined(request, self.message.body(), self.first).map_err(CaptureError::from)?;
-        self.first = false;
+        self.ours_began |= std::mem::replace(&mut self.first, false);
         metrics::INJECTED_COMMANDS.inc();
         Ok(encode(&joined, self.upstream.next_id()))
     }
