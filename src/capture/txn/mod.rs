@@ -233,7 +233,7 @@ impl Capture {
     }
 
     /// The entities that it has marked, as a list of their hashes.
-    pub(super) async fn marked(&self, state: &State) -> Vec<EntityHash> {
+    async fn marked(&self, state: &State) -> Vec<EntityHash> {
         // A sealed spill of a dead process is all there is to it.
         let of = if state.touched.count() > 0 { Some(&state.touched) } else { state.last.as_ref() };
         let Some(of) = of else { return Vec::new() };
