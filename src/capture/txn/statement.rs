@@ -125,25 +125,22 @@ impl Capture {
         let command = &taken.command;
         let ready = self.ready(command, indices).map_err(shape)?;
         let whole = whole && !ready.given;
+        let message = tx.message;
         let piece = |first: bool| -> Result<Bytes, Stop> {
             if whole {
-                let message = if first { tx.message } else { taken.bare };
+                let message = if first { message } else { taken.bare };
                 return Ok(message.with_body(message.body(), 0));
             }
             let docs = ready.docs.iter().map(|d| crate::wire::msg::document(d).to_owned()).collect();
             let part = build::part(command, &ready.statements, docs, !whole).map_err(shape)?;
             let bytes = encode(&part, 0);
-            if !first {
-                return Ok(bytes);
-            }
-            Ok(fields::first(&reparse(bytes)?, tx.message.body()).map_err(shape)?)
+            if first { Ok(fields::first(&reparse(bytes)?, message.body()).map_err(shape)?) } else { Ok(bytes) }
         };
-        let (from_start, bare) = (piece(true)?, piece(false)?);
         let entities = ready.aims.iter().map(|a| (a.target.ns.clone(), a.target.key.clone())).collect();
-        let hold = self.hold_joined(entities).await?;
+        let _hold = self.hold_joined(entities).await?;
         if ready.style == Style::Inserts {
             let new = self.untouched(tx, &ready.aims);
-            let reply = if tx.first { tx.forward(from_start).await? } else { tx.forward(bare).await? };
+            let reply = tx.forward(piece(tx.first)?).await?;
             if is_clean(reply.body()) && !unchanged(reply.body()) {
                 let mut made = New::default();
                 for aim in new {
@@ -151,17 +148,13 @@ impl Capture {
                 }
                 self.touch(tx, made)?;
             }
-            drop(hold);
             return Ok(reply);
         }
-        let reply = if self.may_read_all(tx, &ready.aims).await? {
-            self.observed(tx, taken, &ready.aims, bare).await?
-        } else {
-            let reply = if tx.first { tx.forward(from_start).await? } else { tx.forward(bare).await? };
-            blind(tx, &reply, ready.aims.iter().map(|a| &a.target.ns));
-            reply
-        };
-        drop(hold);
+        if self.may_read_all(tx, &ready.aims).await? {
+            return self.observed(tx, taken, &ready.aims, piece(false)?).await;
+        }
+        let reply = tx.forward(piece(tx.first)?).await?;
+        blind(tx, &reply, ready.aims.iter().map(|a| &a.target.ns));
         Ok(reply)
     }
 
