@@ -73,7 +73,7 @@ impl Plan {
             },
             habits: Habits {
                 commands: world.draw(3..12),
-                entities: world.draw(1..6),
+                entities: if world.chance(70) { world.draw(1..6) } else { world.draw(6..24) },
                 leave: some(is(&["cuts"]), 0..15),
                 txns: if world.chance(60) { world.draw(10..60) } else { 0 },
                 strangers: is(&["bypass", "cuts", "kills", "power"]),
