@@ -61,7 +61,8 @@ def test_the_store_is_killed_under_load(lab, mode, sync, both):
     check_export(sidecar.export, COLLATED, losses.see)
     losses.judge()
     print(f"{losses.nodes} node records, {dict(losses.found)} observed, {losses.corrected} lost changes corrected")
-    assert losses.nodes == 1 + KILLS, "a restart was not seen, or one was seen that was none"
+    # A sidecar that was killed in the midst of a correction does it at its next start, for all restarts since together.
+    assert losses.nodes == 1 + KILLS or (both and 1 < losses.nodes <= KILLS), "a restart was not seen, or one was seen that was none"
     if sync:
         assert not losses.reverts, "a store that keeps what it acknowledges lost something"
 
