@@ -189,4 +189,65 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), count);
     }
+
+    use proptest::prelude::*;
+
+    /// What can happen to a clock.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Tick,
+        /// The machine's clock is set, forwards or back, by a second or by years.
+        Jump(i64),
+        /// A client gossips a time.
+        Gossip(u32, u32),
+        /// The process ends; the next one finds the last reading in the log, its machine's clock anywhere.
+        Restart(i64),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let years = 100_000_000_000_i64;
+        prop_oneof![
+            6 => Just(Event::Tick),
+            2 => (-2_000_i64..2_000).prop_map(Event::Jump),
+            1 => (-years..years).prop_map(Event::Jump),
+            2 => (0u32..4_000_000_000, 0u32..100_000).prop_map(|(secs, inc)| Event::Gossip(secs, inc)),
+            1 => (-years..years).prop_map(Event::Restart),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_jump_no_gossip_and_no_restart_takes_it_back(
+            start in 0i64..3_000_000_000_000, events in proptest::collection::vec(event(), 1..300),
+        ) {
+            let (mut clock, mut wall) = (Clock::manual(start), start);
+            let mut last = clock.tick();
+            for event in events {
+                match event {
+                    Event::Tick => {}
+                    Event::Jump(ms) => {
+                        clock.advance(ms);
+                        wall += ms;
+                    }
+                    Event::Gossip(secs, inc) => {
+                        let before = last;
+                        let taken = clock.observe_cluster_time(secs, inc);
+                        let time = Hlc((u64::from(secs) * 1000) << 16);
+                        let bound = u64::try_from(wall).unwrap_or(0) + DEFAULT_MAX_AHEAD_MS;
+                        prop_assert_eq!(taken, u64::from(secs) * 1000 <= bound);
+                        last = clock.tick();
+                        prop_assert!(last > before && (!taken || last > time), "what was gossiped is before what follows");
+                    }
+                    Event::Restart(at) => {
+                        (clock, wall) = (Clock::manual(at), at);
+                        clock.restore(last);
+                    }
+                }
+                let next = clock.tick();
+                prop_assert!(next > last);
+                prop_assert!(next.millis() >= u64::try_from(wall).unwrap_or(0).min((1 << 48) - 1), "not behind the wall");
+                last = next;
+            }
+        }
+    }
 }

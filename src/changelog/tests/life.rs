@@ -5,7 +5,7 @@ use crate::changelog::record::HeadBody;
 use crate::changelog::{Changelog, Durability, LogError, LogOptions};
 use crate::clock::Clock;
 use crate::disk::{Disk, FaultDisk, OsDisk};
-use crate::types::{Body, Committed, Lsn, Record};
+use crate::types::{Body, Committed, Epoch, Lsn, Record};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -238,4 +238,45 @@ fn many_writers_get_their_own_numbers() {
     });
     assert_eq!(log.tail(), Lsn(800));
     assert_eq!(read_all(log).unwrap().len(), 800);
+}
+
+#[test]
+fn clocks_of_machines_that_are_set_back_do_not_take_the_log_back() {
+    let mut disk = FaultDisk::new();
+    let mut last = None;
+    for (n, at) in [5_000_000_000_000, 1_000, -7, 4_999_999_999_999, 6_000_000_000_000, 0].into_iter().enumerate() {
+        let clock = Clock::manual(at);
+        let dir = PathBuf::from(DIR);
+        let opened = Changelog::open(Arc::new(disk.clone()), dir, options(700), Arc::clone(&clock), Box::new(|_| {}));
+        let (log, _) = opened.unwrap();
+        for step in [0, -10_000, 20_000, -500] {
+            clock.advance(step);
+            put(&log, vec![small(1), small(2)]).unwrap();
+        }
+        let records = read_all(&log).unwrap();
+        assert!(records.windows(2).all(|pair| pair[0].hlc < pair[1].hlc), "start {n}");
+        assert!(records.last().map(|r| r.hlc) > last, "start {n}");
+        last = records.last().map(|r| r.hlc);
+        if n % 2 == 0 {
+            log.close().unwrap();
+        } else {
+            disk = disk.kill();
+        }
+    }
+}
+
+#[test]
+fn a_raised_epoch_is_durable_and_never_goes_down() {
+    let disk = FaultDisk::new();
+    let (log, _) = open(&disk, MANY).unwrap();
+    log.raise_epoch(Epoch(7)).unwrap();
+    log.raise_epoch(Epoch(3)).unwrap();
+    put(&log, vec![small(1)]).unwrap();
+    let after = disk.crash(0);
+    drop(log);
+    let (log, opened) = open(&after, MANY).unwrap();
+    assert_eq!(opened.epoch, Epoch(7));
+    log.close().unwrap();
+    let (_log, opened) = open(&after, MANY).unwrap();
+    assert_eq!(opened.epoch, Epoch(7), "also after an end in order");
 }
