@@ -8,20 +8,24 @@
 //! | `GET /v1/status` | what a person wants to know now |
 //! | `GET /v1/windows` | the window ledger |
 //! | `POST /v1/cut?label=L` | closes a window; answers when it is durable at every sink |
+//! | `POST /v1/reconcile?namespace=N&repair=true&sample=P` | begins a comparison of log and store |
+//! | `GET /v1/reconcile` | how far the last comparison is, and what differs |
 //!
 //! Promises: what it says is read at the moment of the request; a cut that is answered with 200 is durable; nothing here
-//! shows documents, keys or credentials.
+//! shows documents or credentials, or keys but the `_id`s of documents of which log and store say different things.
 //!
 //! Does not: authenticate. So it listens on loopback unless a setting says otherwise, answers only to a `Host` that is
 //! this machine then, and takes no request that a web page made (`Origin`).
 
+mod reconcile;
 mod routes;
 mod status;
 
+pub use reconcile::{DifferenceRow, ReconcileAsk, ReconcileBegun, ReconcileReport, ReconcileRow};
 pub use routes::{AdminError, serve};
 pub use status::{
-    CutAnswer, CutError, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason, SnapshotStatus,
-    Status, WindowRow,
+    CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason,
+    SnapshotStatus, Status, WindowRow,
 };
 
 use std::fmt;
@@ -41,6 +45,10 @@ pub struct Control {
     pub windows: Box<dyn Fn() -> Result<Vec<WindowRow>, String> + Send + Sync>,
     /// Closes a window with a label.
     pub cut: Box<dyn Fn(String) -> CutFuture + Send + Sync>,
+    /// Begins a comparison of log and store; gives its number.
+    pub reconcile: Box<dyn Fn(ReconcileAsk) -> Result<u64, String> + Send + Sync>,
+    /// The last comparison.
+    pub reconciled: Box<dyn Fn() -> ReconcileReport + Send + Sync>,
     /// Brings metrics up to date that nobody counts while nothing happens (ages, free space).
     pub sample: Box<dyn Fn() + Send + Sync>,
 }

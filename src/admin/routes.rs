@@ -1,6 +1,6 @@
 //! The routes and the server.
 
-use super::{Control, CutError, Ready};
+use super::{Control, CutError, Ready, ReconcileAsk, ReconcileBegun};
 use crate::config::{Address, AdminConfig};
 use crate::metrics;
 use axum::extract::{Query, Request, State};
@@ -63,8 +63,12 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/windows", get(windows))
         .route("/v1/cut", post(cut))
+        .route("/v1/reconcile", get(reconciled).post(reconcile))
         .fallback(async || {
-            refuse(StatusCode::NOT_FOUND, "no such page; see /healthz /readyz /metrics /v1/status /v1/windows")
+            refuse(
+                StatusCode::NOT_FOUND,
+                "no such page; see /healthz /readyz /metrics /v1/status /v1/windows /v1/reconcile",
+            )
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))
         .with_state(shared)
@@ -154,5 +158,23 @@ async fn cut(State(shared): State<Arc<Shared>>, method: Method, Query(query): Qu
             let body = json!({ "error": error.to_string(), "window": window });
             (StatusCode::GATEWAY_TIMEOUT, Json(body)).into_response()
         }
+    }
+}
+
+async fn reconciled(State(shared): State<Arc<Shared>>) -> Response {
+    Json((shared.control.reconciled)()).into_response()
+}
+
+async fn reconcile(State(shared): State<Arc<Shared>>, Query(asked): Query<ReconcileAsk>) -> Response {
+    if !(1..=100).contains(&asked.sample) {
+        return refuse(StatusCode::BAD_REQUEST, "sample: expected a whole number from 1 to 100");
+    }
+    if !asked.namespace.is_empty() && !asked.namespace.contains('.') {
+        return refuse(StatusCode::BAD_REQUEST, "namespace: expected db.collection");
+    }
+    tracing::info!(namespace = asked.namespace, repair = asked.repair, sample = asked.sample, "comparison asked for");
+    match (shared.control.reconcile)(asked) {
+        Ok(run) => Json(ReconcileBegun { run }).into_response(),
+        Err(why) => refuse(StatusCode::CONFLICT, &why),
     }
 }

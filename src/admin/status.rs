@@ -41,8 +41,23 @@ pub struct Status {
     pub export: ExportStatus,
     /// The first read of namespaces.
     pub snapshot: SnapshotStatus,
+    /// The change stream.
+    pub follower: FollowerStatus,
     /// What the log does not prove now.
     pub gaps: Vec<GapRow>,
+}
+
+/// The change stream, which tells of other writers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct FollowerStatus {
+    /// `following`, `off: …` or `waiting: …`.
+    pub state: String,
+    /// Time of the last event judged, RFC 3339; empty: none yet.
+    pub position: String,
+    /// More events wait.
+    pub behind: bool,
+    /// Events of other writers since the start.
+    pub foreign: u64,
 }
 
 /// The first read of namespaces that held documents before the sidecar came.
@@ -163,6 +178,8 @@ pub struct GapRow {
     pub since_lsn: u64,
     /// When, RFC 3339.
     pub since: String,
+    /// What closes it.
+    pub remedy: String,
 }
 
 /// A closed window.

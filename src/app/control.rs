@@ -3,7 +3,8 @@
 use super::cut::cut;
 use super::parts::Running;
 use crate::admin::{
-    Control, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, SnapshotStatus, Status, WindowRow,
+    Control, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, SnapshotStatus, Status,
+    WindowRow,
 };
 use crate::audit::node::NodeFacts;
 use crate::changelog::LogError;
@@ -18,12 +19,15 @@ const WINDOWS: u64 = 10_000;
 
 /// Ties the admin routes to the parts.
 pub(super) fn control(running: &Arc<Running>) -> Control {
-    let [for_reasons, for_status, for_windows, for_cut, for_sample] = std::array::from_fn(|_| Arc::clone(running));
+    let [for_reasons, for_status, for_windows, for_cut, for_sample, for_ask, for_report] =
+        std::array::from_fn(|_| Arc::clone(running));
     Control {
         reasons: Box::new(move || for_reasons.reasons()),
         status: Box::new(move || for_status.status()),
         windows: Box::new(move || for_windows.windows()),
         cut: Box::new(move |label| Box::pin(cut(Arc::clone(&for_cut.exporter), Arc::clone(&for_cut.horizon), label))),
+        reconcile: Box::new(move |asked| for_ask.reconcile(asked)),
+        reconciled: Box::new(move || for_report.reconciled()),
         sample: Box::new(move || for_sample.sample()),
     }
 }
@@ -85,6 +89,7 @@ impl Running {
             log: self.log_status(),
             export: self.export_status(),
             snapshot: self.snapshot_status(),
+            follower: self.follower_status(),
             gaps: self.gaps(),
         }
     }
@@ -160,9 +165,20 @@ impl Running {
         }
     }
 
+    fn follower_status(&self) -> FollowerStatus {
+        let told = self.board.follower();
+        FollowerStatus {
+            state: if told.state.is_empty() { "starting".into() } else { told.state },
+            position: if told.position_ms == 0 { String::new() } else { time_of(told.position_ms) },
+            behind: told.behind,
+            foreign: metrics::FOLLOWER_EVENTS.get_for("foreign"),
+        }
+    }
+
     fn gaps(&self) -> Vec<GapRow> {
         let row = |gap: crate::types::Gap| GapRow {
             id: gap.id,
+            remedy: crate::types::remedy(&gap.cause).to_owned(),
             ns: gap.ns.to_string(),
             cause: gap.cause,
             detail: gap.detail,

@@ -2,9 +2,12 @@
 
 use super::AppError;
 use super::parts::Running;
-use crate::audit::live::{Keeper, Options, Pace, Parts};
+use crate::admin::{DifferenceRow, ReconcileAsk, ReconcileReport, ReconcileRow};
+use crate::audit::live::{Compared, Keeper, Options, Pace, Parts, Request};
 use crate::capture::Capture;
+use crate::capture::range::Side;
 use crate::store::Privileged;
+use crate::types::Namespace;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +29,54 @@ pub(super) async fn start(
     };
     let snapshot = &config.snapshot;
     let pace = Pace { documents: snapshot.documents_per_second, bytes: snapshot.bytes_per_second };
-    let options = Options { snapshot: snapshot.enabled, pace };
+    let follower = &config.follower;
+    let options = Options {
+        snapshot: snapshot.enabled,
+        pace,
+        follower: follower.enabled,
+        wait: std::time::Duration::from_millis(follower.wait_ms),
+        catch_up: follower.catch_up,
+        reconcile_every: std::time::Duration::from_millis(config.reconcile.interval_ms),
+        sample_percent: config.reconcile.sample_percent,
+    };
     let made = tokio::task::spawn_blocking(move || Keeper::new(parts, options, end)).await;
     let made = made.unwrap_or_else(|broken| Err(std::io::Error::other(broken)));
     let keeper = made.map_err(|source| AppError::System { what: "make the folder for progress", source })?;
+    let _only_once = running.keeper.set(Arc::clone(&keeper));
     Ok(keeper)
+}
+
+impl Running {
+    /// Begins a comparison of log and store.
+    pub(super) fn reconcile(&self, asked: ReconcileAsk) -> Result<u64, String> {
+        let keeper = self.keeper.get().ok_or("the sidecar is starting")?;
+        let ns = Some(asked.namespace).filter(|ns| !ns.is_empty()).map(|ns| Namespace::from_full(&ns));
+        keeper.reconcile(Request { ns, repair: asked.repair, sample_percent: asked.sample })
+    }
+
+    /// The last comparison, as it is told.
+    pub(super) fn reconciled(&self) -> ReconcileReport {
+        let report = self.board.report();
+        let sum = |of: fn(&Compared) -> u64| report.compared.iter().map(of).sum();
+        let (entities, differing, repaired) = (sum(|c| c.entities), sum(Compared::differing), sum(|c| c.repaired));
+        let difference =
+            |(ns, id, side): (String, String, Side)| DifferenceRow { ns, id, side: side.name().to_owned() };
+        ReconcileReport {
+            run: report.run,
+            ended: report.ended,
+            error: report.error,
+            namespaces: report.namespaces,
+            entities,
+            differing,
+            repaired,
+            compared: report.compared.into_iter().map(row).collect(),
+            differences: report.differences.into_iter().map(difference).collect(),
+        }
+    }
+}
+
+fn row(compared: Compared) -> ReconcileRow {
+    let Compared { ns, whole, partial, entities, log_only, store_only, images, repaired, alive, fingerprint } =
+        compared;
+    ReconcileRow { ns, whole, partial, entities, log_only, store_only, images, repaired, alive, fingerprint }
 }

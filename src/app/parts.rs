@@ -2,7 +2,7 @@
 
 use super::probe::Probe;
 use super::storage::Storage;
-use crate::audit::live::Board;
+use crate::audit::live::{Board, Keeper};
 use crate::audit::node::{NodeFacts, Watch};
 use crate::changelog::Horizon;
 use crate::config::Config;
@@ -22,6 +22,7 @@ pub(super) struct Running {
     watch: OnceLock<Arc<Watch>>,
     pub(super) probe: Probe,
     pub(super) board: Arc<Board>,
+    pub(super) keeper: OnceLock<Arc<Keeper>>,
     pub(super) started: Instant,
     phase: Mutex<Phase>,
 }
@@ -46,8 +47,8 @@ impl Running {
         probe: Probe,
     ) -> Self {
         let phase = Mutex::new(Phase::Recovering);
-        let (watch, board) = (OnceLock::new(), Arc::default());
-        Self { config, storage, exporter, horizon, watch, probe, board, started: Instant::now(), phase }
+        let (watch, board, keeper) = (OnceLock::new(), Arc::default(), OnceLock::new());
+        Self { config, storage, exporter, horizon, watch, probe, board, keeper, started: Instant::now(), phase }
     }
 
     /// The node is watched from now on.

@@ -1,7 +1,7 @@
 //! What the lines add up to: per namespace the living and their sum, per entity the counter, the open gaps.
 
 use super::line::{Change, Line, Sha, need};
-use super::manifest::{GapEntry, NamespaceEntry};
+use super::manifest::{GapEntry, NamespaceEntry, Reconciled};
 use super::{GapTold, Kind, NamespaceTold, Wrong, expect, wrong};
 use std::collections::{BTreeMap, HashMap};
 
@@ -66,13 +66,15 @@ impl Namespace {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Gap {
     ns: String,
     cause: String,
     detail: String,
     since_lsn: u64,
     since: String,
+    /// Record and time that closed it.
+    until: Option<(u64, String)>,
 }
 
 /// The state after the lines read so far.
@@ -81,6 +83,9 @@ pub(super) struct Fold {
     namespaces: BTreeMap<String, Namespace>,
     counters: HashMap<String, HashMap<Vec<u8>, (u32, u64)>>,
     gaps: BTreeMap<u64, Gap>,
+    /// Gaps closed and comparisons ended since the last manifest.
+    closed: Vec<(u64, Gap)>,
+    reconciled: Vec<Reconciled>,
 }
 
 impl Fold {
@@ -144,16 +149,27 @@ impl Fold {
                 let id = number(line.id)?;
                 let (ns, cause, detail) =
                     (need(line.ns, "ns")?, need(line.cause, "cause")?, need(line.detail, "detail")?);
-                self.gaps.insert(id, Gap { ns, cause, detail, since_lsn: line.lsn, since: line.wall });
+                self.gaps.insert(id, Gap { ns, cause, detail, since_lsn: line.lsn, since: line.wall, until: None });
             }
             "gapClosed" => {
-                self.gaps.remove(&number(line.id)?);
+                let id = number(line.id)?;
+                if let Some(gap) = self.gaps.remove(&id) {
+                    self.closed.push((id, Gap { until: Some((line.lsn, line.wall)), ..gap }));
+                }
             }
             "completed" => {
                 let ns = need(line.ns, "ns")?;
                 self.namespaces.entry(ns).and_modify(|known| known.complete = true);
             }
-            "create" | "collMod" | "reconciled" | "node" | "started" => {}
+            "reconciled" => self.reconciled.push(Reconciled {
+                ns: need(line.ns, "ns")?,
+                lsn: line.lsn,
+                whole: need(line.whole, "whole")?,
+                entities: need(line.entities, "entities")?,
+                differing: need(line.differing, "differing")?,
+                repaired: need(line.repaired, "repaired")?,
+            }),
+            "create" | "collMod" | "node" | "started" => {}
             other => return wrong(Kind::LineForm, format!("control {other:?}")),
         }
         Ok(())
@@ -180,17 +196,25 @@ impl Fold {
         })
     }
 
-    /// Compares with what a manifest says of the gaps.
-    pub(super) fn check_gaps(&self, told: &[GapEntry]) -> Result<(), Wrong> {
-        let same = |(entry, (id, gap)): (&GapEntry, (&u64, &Gap))| {
+    /// Compares with what a manifest says of the gaps (those that closed inside its window first) and of the comparisons; the
+    /// next window begins.
+    pub(super) fn check_events(&mut self, told: &[GapEntry], reconciled: Option<&[Reconciled]>) -> Result<(), Wrong> {
+        let (closed, ended) = (std::mem::take(&mut self.closed), std::mem::take(&mut self.reconciled));
+        let closed = if reconciled.is_some() { closed } else { Vec::new() };
+        let open = self.gaps.iter().map(|(id, gap)| (*id, gap.clone()));
+        let found: Vec<(u64, Gap)> = closed.into_iter().chain(open).collect();
+        let same = |(entry, (id, gap)): (&GapEntry, &(u64, Gap))| {
             entry.id == *id
                 && (&entry.ns, &entry.cause, &entry.detail) == (&gap.ns, &gap.cause, &gap.detail)
                 && (entry.since_lsn, &entry.since) == (gap.since_lsn, &gap.since)
+                && entry.until_lsn.zip(entry.until.clone()) == gap.until
         };
-        let all = told.len() == self.gaps.len() && told.iter().zip(&self.gaps).all(same);
+        let all = told.len() == found.len() && told.iter().zip(&found).all(same);
         expect(all, Kind::Gaps, || {
-            format!("the {} open gaps of the manifest are not the {} of the lines", told.len(), self.gaps.len())
-        })
+            format!("the {} gaps of the manifest are not the {} of the lines", told.len(), found.len())
+        })?;
+        let what = || "the comparisons of the manifest are not those of the lines".to_owned();
+        expect(reconciled.is_none_or(|told| told == ended), Kind::Gaps, what)
     }
 
     /// The namespaces, for the verdict.

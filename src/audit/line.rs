@@ -58,14 +58,10 @@ pub(super) struct Line {
     pub(super) detail: Option<String>,
     #[serde(rename = "version")]
     _version: Option<String>,
-    #[serde(rename = "whole")]
-    _whole: Option<bool>,
-    #[serde(rename = "entities")]
-    _entities: Option<u64>,
-    #[serde(rename = "differing")]
-    _differing: Option<u64>,
-    #[serde(rename = "repaired")]
-    _repaired: Option<u64>,
+    pub(super) whole: Option<bool>,
+    pub(super) entities: Option<u64>,
+    pub(super) differing: Option<u64>,
+    pub(super) repaired: Option<u64>,
     #[serde(rename = "process")]
     _process: Option<String>,
     #[serde(rename = "term")]

@@ -25,6 +25,8 @@ pub(super) struct Manifest {
     pub(super) files: Vec<File>,
     pub(super) namespaces: Vec<NamespaceEntry>,
     pub(super) gaps: Vec<GapEntry>,
+    /// Absent in manifests of the first versions, which also told open gaps only.
+    pub(super) reconciled: Option<Vec<Reconciled>>,
     pub(super) previous_manifest_sha256: Option<String>,
 }
 
@@ -55,6 +57,24 @@ pub(super) struct GapEntry {
     pub(super) detail: String,
     pub(super) since_lsn: u64,
     pub(super) since: String,
+    /// Where it closed, inside this window.
+    pub(super) until_lsn: Option<u64>,
+    pub(super) until: Option<String>,
+    /// Absent in manifests of the first versions.
+    #[serde(rename = "remedy")]
+    pub(super) _remedy: Option<String>,
+}
+
+/// A comparison of log and store that ended in the window.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reconciled {
+    pub(super) ns: String,
+    pub(super) lsn: u64,
+    pub(super) whole: bool,
+    pub(super) entities: u64,
+    pub(super) differing: u64,
+    pub(super) repaired: u64,
 }
 
 /// Reads the bytes of a manifest.

@@ -199,7 +199,7 @@ impl Audit<'_> {
         self.fold.change(change)
     }
 
-    fn totals(&self, manifest: &Manifest, tally: &Tally) -> Result<(), Wrong> {
+    fn totals(&mut self, manifest: &Manifest, tally: &Tally) -> Result<(), Wrong> {
         expect(!tally.continued, Kind::Batch, || "its last record says that its batch goes on".into())?;
         let (told, found) = (manifest.records, tally.records);
         expect(told == found, Kind::Counts, || format!("{found} records, the manifest says {told}"))?;
@@ -210,7 +210,7 @@ impl Audit<'_> {
         let same = first == ours(&tally.first) && last == ours(&tally.last);
         expect(same, Kind::Clock, || "the clocks are not those of the first and the last line".into())?;
         self.fold.check_namespaces(&manifest.namespaces)?;
-        self.fold.check_gaps(&manifest.gaps)
+        self.fold.check_events(&manifest.gaps, manifest.reconciled.as_deref())
     }
 }
 

@@ -98,9 +98,11 @@ impl Capture {
         self.admit(false)?;
         let forward = message.with_body(message.body(), 0);
         let Some(ddl) = Ddl::parse(kind, message) else {
+            let ns = Namespace::new(message.db().unwrap_or_default(), "*");
+            let under_way = self.foreign.begin(&ns, self.second_look);
             let reply = forward_alone(upstream, forward).await?;
+            under_way.ended();
             if is_ok(reply.body()) {
-                let ns = Namespace::new(message.db().unwrap_or_default(), "*");
                 self.open_gap(&ns, "ddl", "a command that was not understood succeeded").await?;
             }
             return Ok(Outcome { reply: answer(&reply, message.request_id()), durable: self.log.nothing_to_log()? });
@@ -149,6 +151,7 @@ impl Capture {
             Scope::Entities(_) => {}
         }
         if is_ok(reply.body()) {
+            self.note_ddl(&ddl.scope, reply.body());
             durable = self.control(self.with_opened(ddl.controls)).await?;
         } else if !unchanged(reply.body())
             && existed_all_along(reply.body())
@@ -160,6 +163,17 @@ impl Capture {
         }
         session.close_slot()?;
         Ok(durable)
+    }
+
+    /// The change stream will tell of this command, too.
+    fn note_ddl(&self, scope: &Scope, reply: &RawDocument) {
+        let Ok(time) = reply.get_timestamp("operationTime") else { return };
+        let time = u64::from(time.time) << 32 | u64::from(time.increment);
+        match scope {
+            Scope::Database(db) => self.own.note_ddl(format!("{db}."), time),
+            Scope::Namespaces(all) => all.iter().for_each(|ns| self.own.note_ddl(ns.as_str().to_owned(), time)),
+            Scope::Entities(_) => {}
+        }
     }
 
     /// A namespace that a `create` made held nothing: the log holds all of it.
@@ -190,10 +204,15 @@ impl Capture {
     ) -> Result<Outcome, CaptureError> {
         self.admit(false)?;
         let (ns, cause) = gap;
+        // What it held before is known to the log, or known to be missing.
+        self.namespace(ns).await?;
         let hold = self.guard_alone(std::slice::from_ref(ns), limit_of(message.body())).await?;
         let who = format!("{} from {}", session.origin.app, session.origin.client);
+        let under_way = self.foreign.begin(ns, self.second_look);
         self.open_gap(ns, cause, who.trim()).await?;
         let reply = forward_alone(upstream, message.with_body(message.body(), 0)).await?;
+        under_way.ended();
+        self.namespaces.forget(|known| known == ns);
         drop(hold);
         Ok(Outcome { reply: answer(&reply, message.request_id()), durable: self.log.nothing_to_log()? })
     }
@@ -203,6 +222,7 @@ impl Capture {
     /// # Errors
     /// When the log cannot make it durable.
     pub async fn open_gap(&self, ns: &Namespace, cause: &str, detail: &str) -> Result<(), CaptureError> {
+        let _turn = self.gap_turn.lock().await;
         let open = self.index.state().gaps;
         if open.values().any(|gap| gap.ns == *ns && gap.cause == cause) {
             return Ok(());

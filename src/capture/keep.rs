@@ -31,7 +31,6 @@ impl Capture {
         metrics::VERIFY_ENTITIES.add(targets.len() as u64);
         done.entities = targets.len() as u64;
         let range = self.new_range(ns, Cause { found, ..Cause::default() }, Mode::Append, info.collated);
-        let _shared = self.ns_guards.shared(ns).await;
         self.compare_guarded(&range, &targets, Limits::default(), &mut done).await?;
         Ok(done)
     }

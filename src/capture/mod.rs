@@ -22,10 +22,13 @@ mod cursors;
 mod ddl;
 mod epoch;
 mod error;
+mod foreign;
 mod intent;
 mod keep;
 mod namespace;
 mod observe;
+mod others;
+mod own;
 mod piece;
 pub mod range;
 mod recover;
@@ -54,8 +57,10 @@ use command::merge::{self, is_ok};
 pub use ddl::written_by;
 pub use epoch::Epochs;
 pub use error::{CaptureError, ShapeError};
+pub use foreign::covers;
 pub use intent::{IntentError, Intents, Left, Scope, Slot};
 use observe::Via;
+pub use own::TxnId;
 pub use txn::{TransactionLimits, in_transaction};
 
 /// What capture is built from.
@@ -96,6 +101,9 @@ pub struct Capture {
     namespaces: namespace::Namespaces,
     trailers: swap::Trailers,
     cursors: cursors::Cursors,
+    foreign: foreign::Foreign,
+    gap_turn: tokio::sync::Mutex<()>,
+    own: own::Own,
     epochs: Arc<Epochs>,
     second_look: Duration,
     unsettled: recover::Unsettled,
@@ -162,6 +170,9 @@ impl Capture {
             namespaces: namespace::Namespaces::default(),
             trailers: swap::Trailers::default(),
             cursors: cursors::Cursors::default(),
+            foreign: foreign::Foreign::default(),
+            gap_turn: tokio::sync::Mutex::default(),
+            own: own::Own::default(),
             epochs: Epochs::new(epoch),
             second_look,
             unsettled: recover::Unsettled::default(),
@@ -190,6 +201,7 @@ impl Capture {
 
     /// Hands records to the committer, in the order of calls.
     fn enqueue(&self, drafts: Vec<Draft>) -> Ticket {
+        self.own.note(&drafts);
         self.log.append(drafts)
     }
 }

@@ -80,6 +80,24 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compare log and store: says each document that differs, and which side lacks it; exit 1 when any does
+    Reconcile {
+        /// The admin address of a running sidecar
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:27118")]
+        admin: Address,
+        /// Only this namespace (`db.collection`)
+        #[arg(long, value_name = "NAMESPACE", default_value = "")]
+        namespace: String,
+        /// Append observed records for what differs
+        #[arg(long)]
+        repair: bool,
+        /// The part of each namespace to compare, in ranges drawn at random
+        #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+        sample: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a reference page made from the code
     Docs {
         /// Which

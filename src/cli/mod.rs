@@ -9,6 +9,7 @@
 mod admin_client;
 mod args;
 mod log;
+mod reconcile;
 mod status;
 mod text;
 mod verify;
@@ -83,6 +84,10 @@ fn perform(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
             windows::windows(export_dir.as_deref(), admin.as_ref(), json, out)?;
         }
         Command::Verify { export_dir, json } => verify::verify(&export_dir, json, out)?,
+        Command::Reconcile { admin, namespace, repair, sample, json } => {
+            let asked = reconcile::Asked { admin: &admin, namespace: &namespace, repair, sample, json };
+            reconcile::reconcile(&asked, out)?;
+        }
         Command::Docs { page } => {
             let page = match page {
                 DocsPage::Settings => crate::config::reference_page(),

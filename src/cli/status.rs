@@ -34,6 +34,9 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), CliError> {
     print_log(&status.log, out)?;
     print_export(&status.export, out)?;
     print_snapshot(&status.snapshot, out)?;
+    let follower = &status.follower;
+    let (state, foreign) = (plain(&follower.state), things(follower.foreign, "event"));
+    writeln!(out, "change stream {state}, {foreign} of others")?;
     print_gaps(&status.gaps, out)?;
     Ok(())
 }
@@ -116,7 +119,11 @@ fn print_gaps(gaps: &[GapRow], out: &mut dyn Write) -> io::Result<()> {
     };
     let rows: Vec<_> = gaps.iter().map(row).collect();
     let (l, r) = (Align::Left, Align::Right);
-    table(out, &[("gap", r), ("namespace", l), ("cause", l), ("lsn", r), ("since", l), ("detail", l)], &rows)
+    table(out, &[("gap", r), ("namespace", l), ("cause", l), ("lsn", r), ("since", l), ("detail", l)], &rows)?;
+    for gap in gaps {
+        writeln!(out, "  gap {}: {}", gap.id, plain(&gap.remedy))?;
+    }
+    Ok(())
 }
 
 /// Cuts and prints the window's id.

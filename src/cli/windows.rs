@@ -78,7 +78,8 @@ fn folder(dir: &Path) -> Result<Vec<WindowRow>, CliError> {
             records: shown.records,
             bytes: shown.files.iter().map(|f| f.bytes).sum(),
             last_wall: shown.last_wall.unwrap_or_default(),
-            gaps: shown.gaps.len() as u64,
+            gaps: shown.gaps.iter().filter(|gap| gap.get("until_lsn").is_none_or(serde_json::Value::is_null)).count()
+                as u64,
             exported: true,
         });
     }

@@ -7,7 +7,7 @@
 use super::ejson::text;
 use super::jsonl::control_words;
 use super::ledger::Window;
-use crate::types::{Body, Digest, Gap, Hlc, LogId, LogState, Record};
+use crate::types::{Body, Control, Digest, Gap, Hlc, LogId, LogState, Record, remedy};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -33,6 +33,7 @@ pub struct Manifest {
     files: Vec<FileEntry>,
     namespaces: Vec<NamespaceEntry>,
     gaps: Vec<GapEntry>,
+    reconciled: Vec<ReconciledEntry>,
     previous_manifest_sha256: Option<String>,
 }
 
@@ -65,6 +66,65 @@ struct GapEntry {
     detail: String,
     since_lsn: u64,
     since: String,
+    until_lsn: Option<u64>,
+    until: Option<String>,
+    remedy: &'static str,
+}
+
+/// A comparison of log and store that ended in the window.
+#[derive(Clone, Debug, Serialize)]
+struct ReconciledEntry {
+    ns: String,
+    lsn: u64,
+    whole: bool,
+    entities: u64,
+    differing: u64,
+    repaired: u64,
+}
+
+/// What else a window tells, out of its control records: gaps that closed in it, comparisons that ended in it.
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    /// Gaps open at the place reached.
+    open: BTreeMap<u64, Gap>,
+    closed: Vec<GapEntry>,
+    reconciled: Vec<ReconciledEntry>,
+}
+
+impl Events {
+    /// Before the window's first record; `state` is that at the end of the window before.
+    pub fn new(state: &LogState) -> Self {
+        Self { open: state.gaps.clone(), ..Self::default() }
+    }
+
+    /// Takes the next record in.
+    pub fn add(&mut self, record: &Record) {
+        let Body::Control(fact) = &record.body else { return };
+        match fact {
+            Control::GapOpened { id, ns, cause, detail } => {
+                let (ns, cause, detail) = (ns.clone(), cause.clone(), detail.clone());
+                let gap = Gap { id: *id, ns, cause, detail, since: record.lsn, since_ms: record.wall_ms };
+                self.open.insert(*id, gap);
+            }
+            Control::GapClosed { id } => {
+                if let Some(closed) = self.open.remove(id) {
+                    let (until_lsn, until) = (Some(record.lsn.0), Some(wall(record.wall_ms)));
+                    self.closed.push(GapEntry { until_lsn, until, ..gap(&closed) });
+                }
+            }
+            Control::Reconciled { ns, whole, entities, differing, repaired } => {
+                self.reconciled.push(ReconciledEntry {
+                    ns: ns.as_str().to_owned(),
+                    lsn: record.lsn.0,
+                    whole: *whole,
+                    entities: *entities,
+                    differing: *differing,
+                    repaired: *repaired,
+                });
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Records by namespace (or database; empty: the whole log) and by operation or control word.
@@ -94,11 +154,11 @@ impl Manifest {
         log: LogId,
         window: &Window,
         state: &LogState,
-        content: (Counts, Vec<FileEntry>),
+        content: (Counts, Events, Vec<FileEntry>),
         previous: Option<Digest>,
     ) -> Self {
         let clocks = window.clocks.as_ref();
-        let (counts, files) = content;
+        let (counts, events, files) = content;
         Self {
             format: FORMAT,
             log: log.to_string(),
@@ -115,7 +175,8 @@ impl Manifest {
             counts,
             files,
             namespaces: namespaces(state),
-            gaps: state.gaps.values().map(gap).collect(),
+            gaps: events.closed.into_iter().chain(state.gaps.values().map(gap)).collect(),
+            reconciled: events.reconciled,
             previous_manifest_sha256: previous.map(|sha| sha.to_string()),
         }
     }
@@ -149,6 +210,9 @@ fn gap(gap: &Gap) -> GapEntry {
         detail: gap.detail.clone(),
         since_lsn: gap.since.0,
         since: wall(gap.since_ms),
+        until_lsn: None,
+        until: None,
+        remedy: remedy(&gap.cause),
     }
 }
 

@@ -7,7 +7,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::error::ExportError;
 use super::jsonl::Lines;
 use super::ledger::{Window, Windows};
-use super::manifest::{Counts, FileEntry, Manifest};
+use super::manifest::{Counts, Events, FileEntry, Manifest};
 use crate::changelog::Changelog;
 use crate::disk::Disk;
 use crate::metrics;
@@ -109,10 +109,10 @@ impl Worker {
         let delivered = self.position.map_or(WindowId::ZERO, |p| p.window);
         let Some(window) = self.sources.windows.get(delivered.next())? else { return Ok(Progress::Nothing) };
         let begun = Instant::now();
-        let Some((counts, sealed)) = self.write(&window)? else { return Ok(Progress::Stopped) };
+        let Some((counts, events, sealed)) = self.write(&window)? else { return Ok(Progress::Stopped) };
         let mut state = self.state.clone();
         window.fold(&mut state);
-        self.finish(&window, &state, counts, &sealed)?;
+        self.finish(&window, &state, (counts, events), &sealed)?;
         self.state = state;
         metrics::EXPORT_SECONDS.observe(begun.elapsed());
         metrics::WINDOWS_EXPORTED.inc_for(self.sink.name);
@@ -137,15 +137,17 @@ impl Worker {
     }
 
     /// Writes the window's lines; `None`: told to stop.
-    fn write(&self, window: &Window) -> Result<Option<(Counts, SealedFile)>, ExportError> {
+    fn write(&self, window: &Window) -> Result<Option<(Counts, Events, SealedFile)>, ExportError> {
         let mut file = self.folder()?.stage(window.id, RECORDS)?;
         let mut reader = self.sources.log.reader(window.first);
         let mut lines = Lines::new(self.sources.log_id, window.bson);
+        let mut events = Events::new(&self.state);
         let (mut counts, mut piece) = (Counts::default(), Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4));
         for lsn in window.first.0..=window.last.0 {
             let record = reader.next()?.filter(|r| r.lsn.0 == lsn);
             let record = record.ok_or(ExportError::Missing { window: window.id, lsn: Lsn(lsn) })?;
             counts.add(&record);
+            events.add(&record);
             lines.append(&mut piece, &record);
             if piece.len() >= PIECE_BYTES {
                 file.write(&piece)?;
@@ -156,14 +158,14 @@ impl Worker {
             }
         }
         file.write(&piece)?;
-        Ok(Some((counts, file.seal()?)))
+        Ok(Some((counts, events, file.seal()?)))
     }
 
     fn finish(
         &mut self,
         window: &Window,
         state: &LogState,
-        counts: Counts,
+        (counts, events): (Counts, Events),
         sealed: &SealedFile,
     ) -> Result<(), ExportError> {
         let entry = FileEntry {
@@ -173,7 +175,8 @@ impl Worker {
             sha256: sealed.sha256.to_string(),
         };
         let previous = self.position.map(|p| p.manifest);
-        let bytes = Manifest::new(self.sources.log_id, window, state, (counts, vec![entry]), previous).to_bytes()?;
+        let bytes =
+            Manifest::new(self.sources.log_id, window, state, (counts, events, vec![entry]), previous).to_bytes()?;
         let manifest = self.folder()?.finish(window.id, std::slice::from_ref(sealed), &bytes)?;
         let at = Checkpoint { window: window.id, last: window.last, manifest };
         checkpoint::store(&*self.sources.disk, &self.sources.checkpoints, self.sink.name, self.sources.log_id, &at)?;

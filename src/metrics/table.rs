@@ -174,6 +174,34 @@ pub static VERIFY_FAILURES: Counter = Counter::new(
     Count,
     "Runs of verify that could not read the store; they are tried again.",
 );
+/// Comparisons of log and store that came to their end.
+pub static RECONCILE_RUNS: Counter =
+    Counter::new("tidelog_reconcile_runs_total", Count, "Comparisons of log and store that came to their end.");
+/// Entities compared by them.
+pub static RECONCILE_ENTITIES: Counter =
+    Counter::new("tidelog_reconcile_entities_total", Count, "Entities compared by comparisons of log and store.");
+/// Differences between log and store that comparisons found, by side.
+pub static RECONCILE_DIFFERENCES: Counter = Counter::new(
+    "tidelog_reconcile_differences_total",
+    Count,
+    "Differences between log and store that comparisons found, by side.",
+)
+.by("side", &["logOnly", "storeOnly", "images"]);
+/// Of them, those that were put right.
+pub static RECONCILE_REPAIRED: Counter =
+    Counter::new("tidelog_reconcile_repaired_total", Count, "Differences between log and store that were put right.");
+/// Differences that the last comparison left as they were.
+pub static RECONCILE_DIFFERING: Gauge = Gauge::new(
+    "tidelog_reconcile_differing",
+    Count,
+    "Differences between log and store that the last comparison left as they were.",
+);
+/// The change stream is read.
+pub static FOLLOWER_UP: Gauge = Gauge::new("tidelog_follower_up", Flag, "The change stream is read.");
+/// Events of the change stream, by whose they are.
+pub static FOLLOWER_EVENTS: Counter =
+    Counter::new("tidelog_follower_events_total", Count, "Events of the change stream, by whose they are.")
+        .by("whose", &["own", "foreign", "command"]);
 /// Namespaces that the log does not hold whole yet: their first read waits or is under way.
 pub static SNAPSHOT_WAITING: Gauge = Gauge::new(
     "tidelog_snapshot_waiting",
@@ -287,7 +315,7 @@ pub static GAPS_OPEN: Gauge =
     Gauge::new("tidelog_gaps_open", Count, "Stretches of reality that the log does not prove now.");
 /// Gaps opened, by cause.
 pub static GAPS_OPENED: Counter = Counter::new("tidelog_gaps_opened_total", Count, "Gaps opened, by cause.")
-    .by("cause", &["out", "merge", "mapReduce", "bypass", "ddl", "other"]);
+    .by("cause", &["out", "merge", "mapReduce", "ddl", "stream", "capped", "timeseries", "other"]);
 // export
 
 /// Windows closed, by cause.
@@ -384,6 +412,13 @@ pub const TABLE: &[Family] = &[
     C(&VERIFY_RUNS),
     C(&VERIFY_ENTITIES),
     C(&VERIFY_FAILURES),
+    C(&RECONCILE_RUNS),
+    C(&RECONCILE_ENTITIES),
+    C(&RECONCILE_DIFFERENCES),
+    C(&RECONCILE_REPAIRED),
+    G(&RECONCILE_DIFFERING),
+    G(&FOLLOWER_UP),
+    C(&FOLLOWER_EVENTS),
     G(&SNAPSHOT_WAITING),
     G(&SNAPSHOT_PERCENT),
     C(&SNAPSHOT_DOCUMENTS),

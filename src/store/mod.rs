@@ -6,10 +6,12 @@ mod ids;
 mod link;
 mod node;
 mod privileged;
+mod stream;
 mod survey;
 pub mod upstream;
 
 pub use node::{Answer, Node, Scan};
 pub use privileged::{Collection, Login, Privileged, PrivilegedError};
+pub use stream::{Event, Stream, StreamError, dates, stream_facts};
 pub use survey::{Listed, Ttl};
 pub use upstream::{Upstream, UpstreamError, command_bytes};

@@ -171,27 +171,6 @@ def test_write_in_a_transaction_can_be_refused(lab, mode):
     assert sidecar.metrics()['tidelog_commands_refused_total{reason="transaction"}'] == 2 * len(writes)
 
 
-def test_out_and_merge_are_gaps(lab, mode):
-    """$out and $merge are forwarded and stand in the gap ledger: log, metric, status, manifest; also after a restart."""
-    store = lab.store(mode)
-    sidecar = lab.sidecar(store)
-    with sidecar.client() as client:
-        client["g"]["c"].insert_many([{"_id": n} for n in range(3)])
-        assert sidecar.metric("tidelog_gaps_open") == 0
-        client["g"]["c"].aggregate([{"$out": "copy"}])
-        client["g"]["c"].aggregate([{"$set": {"x": 1}}, {"$merge": {"into": {"db": "g2", "coll": "merged"}}}])
-        assert client["g"]["copy"].count_documents({}) == 3
-    assert sidecar.metric("tidelog_gaps_open") == 2
-    status = json.loads(run_cli("status", "--admin", sidecar.admin, "--json").stdout)
-    assert {(g["ns"], g["cause"]) for g in status["gaps"]} == {("g.copy", "out"), ("g2.merged", "merge")}
-    sidecar.cut()
-    _, manifests = check_export(sidecar.export)
-    assert len(manifests[-1]["gaps"]) == 2
-    sidecar.kill()
-    sidecar.start()
-    assert sidecar.metric("tidelog_gaps_open") == 2
-
-
 def test_unsupported_is_refused(lab):
     """Commands that would change data unseen are answered with an error of ours and do not reach the store."""
     store = lab.store()

@@ -75,6 +75,8 @@ class Fold:
         self.alive: Counter[str] = Counter()
         self.complete: dict[str, bool] = {}
         self.gaps: dict[int, dict] = {}
+        self.closed: list[tuple[int, int]] = []
+        self.reconciled: list[dict] = []
         self.identities: dict[tuple[str, object], str] = {}
         self.keys: dict[tuple[str, str], object] = {}
         self.ops: Counter[str] = Counter()
@@ -163,11 +165,14 @@ class Fold:
             self.gaps[r.get("id")] = r.fields.plain()
         elif kind == "gapClosed":
             expect(self.gaps.pop(r.get("id"), None) is not None, "a gap closes that was not open")
+            self.closed.append((r.get("id"), r.lsn))
         elif kind == "completed":
             expect(r.get("ns") in self.complete, "a namespace is completed that was never opened")
             self.complete[r.get("ns")] = True
         elif kind == "reconciled":
             expect(0 <= r.get("repaired") <= r.get("differing") <= r.get("entities"), "repaired ≤ differing ≤ entities")
+            counted = {name: r.get(name) for name in ("ns", "whole", "entities", "differing", "repaired")}
+            self.reconciled.append(counted | {"lsn": r.lsn})
         elif kind == "node":
             self.batches.node(r, expect)
         elif kind not in ("create", "collMod", "started"):
@@ -294,4 +299,14 @@ def check_namespaces(fold: Fold, manifest: dict) -> None:
         expect(entry["complete"] == complete, f"complete of {ns} is {entry['complete']}, the records say {complete}")
     silent = [ns for ns, n in fold.alive.items() if n and ns not in told]
     expect(not silent, f"namespaces without a fingerprint: {silent}")
-    expect(len(manifest["gaps"]) == len(fold.gaps), f"{len(manifest['gaps'])} open gaps told, {len(fold.gaps)} found")
+    check_events(fold, manifest)
+
+
+def check_events(fold: Fold, manifest: dict) -> None:
+    """Gaps that closed inside the window, then those open at its end; comparisons that ended in it."""
+    told = [(g["id"], g.get("until_lsn")) for g in manifest["gaps"]]
+    found = fold.closed + [(n, None) for n in sorted(fold.gaps)]
+    expect(told == found, f"gaps {told} told, {found} found")
+    expect(all(g["remedy"] for g in manifest["gaps"]), "a gap without a remedy")
+    expect(manifest.get("reconciled", []) == fold.reconciled, f"comparisons told {manifest.get('reconciled')}, found {fold.reconciled}")
+    fold.closed, fold.reconciled = [], []

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::time::Instant;
 
+use super::reconcile::Report;
 use crate::metrics;
 use crate::types::Namespace;
 
@@ -44,16 +45,57 @@ pub struct SnapshotTold {
     pub error: String,
 }
 
+/// The change stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FollowerTold {
+    /// `following`, `off: …` or `waiting: …`; empty: not begun.
+    pub state: String,
+    /// The time of the last event judged, ms since 1970; 0: none yet.
+    pub position_ms: i64,
+    /// More events wait.
+    pub behind: bool,
+}
+
 /// The board.
 #[derive(Debug, Default)]
 pub struct Board {
     snapshot: Mutex<SnapshotTold>,
+    follower: Mutex<FollowerTold>,
+    report: Mutex<Report>,
 }
 
 impl Board {
     /// The first read of namespaces.
     pub fn snapshot(&self) -> SnapshotTold {
         self.snapshot.lock().clone()
+    }
+
+    /// The change stream.
+    pub fn follower(&self) -> FollowerTold {
+        self.follower.lock().clone()
+    }
+
+    /// The last comparison of log and store.
+    pub fn report(&self) -> Report {
+        self.report.lock().clone()
+    }
+
+    /// A new one begins; gives its number.
+    pub(super) fn begin_report(&self) -> Result<u64, String> {
+        let mut report = self.report.lock();
+        if report.run > 0 && !report.ended {
+            return Err("a comparison is under way".into());
+        }
+        *report = Report { run: report.run + 1, ..Report::default() };
+        Ok(report.run)
+    }
+
+    pub(super) fn with_report(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.report.lock());
+    }
+
+    pub(super) fn set_follower(&self, change: impl FnOnce(&mut FollowerTold)) {
+        change(&mut self.follower.lock());
     }
 
     pub(super) fn set_snapshot(&self, change: impl FnOnce(&mut SnapshotTold)) {

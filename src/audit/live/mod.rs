@@ -3,6 +3,10 @@
 //! | file | asks for |
 //! |---|---|
 //! | `snapshot` | the first read of each namespace that held documents before the sidecar came |
+//! | `follower`, `hints` | entities that the change stream says somebody else changed |
+//! | `catchup` | everything known, after a time in which nobody looked |
+//! | `gaps` | what an open gap covers, until it is proved |
+//! | `reconcile` | comparisons: reported, or repaired as well; scheduled |
 //! | `walk` | a namespace whole, page by page at a bounded rate, tried again until it is done |
 //! | `progress` | where the reads are, for the next process |
 //! | `board` | how far everything is, for people |
@@ -13,13 +17,19 @@
 //! Does not: decide what is true. That is [`capture`](crate::capture)'s, under the guards.
 
 mod board;
+mod catchup;
+mod follower;
+mod gaps;
+mod hints;
 mod pace;
 mod progress;
+mod reconcile;
 mod snapshot;
 mod walk;
 
-pub use board::{Board, Reading, SnapshotTold};
+pub use board::{Board, FollowerTold, Reading, SnapshotTold};
 pub use pace::Pace;
+pub use reconcile::{Compared, Report, Request};
 
 use crate::capture::{Capture, CaptureError};
 use crate::disk::Disk;
@@ -28,7 +38,9 @@ use crate::store::{Privileged, PrivilegedError};
 use progress::Progress;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Pause after something failed, before it is tried again.
@@ -41,6 +53,16 @@ pub struct Options {
     pub snapshot: bool,
     /// How fast everything is read.
     pub pace: Pace,
+    /// The change stream is read.
+    pub follower: bool,
+    /// How long an event waits for our own record.
+    pub wait: Duration,
+    /// What nobody tells of is looked for by comparing everything.
+    pub catch_up: bool,
+    /// Time between scheduled comparisons; zero: none.
+    pub reconcile_every: Duration,
+    /// What part of each namespace they read, of 100.
+    pub sample_percent: u64,
 }
 
 /// What it works with.
@@ -69,6 +91,9 @@ pub struct Keeper {
     progress: Progress,
     options: Options,
     board: Arc<Board>,
+    /// Catch-up is wanted.
+    behind: AtomicBool,
+    wanted: Notify,
     stop: CancellationToken,
 }
 
@@ -91,14 +116,18 @@ impl Keeper {
     pub fn new(parts: Parts, options: Options, stop: CancellationToken) -> std::io::Result<Arc<Self>> {
         let Parts { capture, node, index, disk, dir, board } = parts;
         let progress = Progress::open(disk, dir, capture.log_id())?;
-        Ok(Arc::new(Self { capture, node, index, progress, options, board, stop }))
+        let (behind, wanted) = (AtomicBool::new(false), Notify::new());
+        Ok(Arc::new(Self { capture, node, index, progress, options, board, behind, wanted, stop }))
     }
 
     /// Does its work until it is told to stop. What is under way is then left as it is: the next process goes on.
     pub async fn run(self: Arc<Self>) {
         let stop = self.stop.clone();
+        let work = async {
+            tokio::join!(self.snapshots(), self.gaps(), self.follow(), self.catch_up(), self.schedule());
+        };
         tokio::select! {
-            () = self.snapshots() => {}
+            () = work => {}
             () = stop.cancelled() => {}
         }
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::disk::Disk;
-use crate::types::{Digest, LogId, Namespace};
+use crate::types::{Digest, LogId};
 
 /// The folder.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ impl Progress {
     }
 
     /// It is not needed any more.
-    pub(super) fn forget(&self, what: &str, ns: &Namespace) -> io::Result<()> {
-        let path = self.path(what, ns.as_str());
+    pub(super) fn forget(&self, what: &str, name: &str) -> io::Result<()> {
+        let path = self.path(what, name);
         if self.disk.exists(&path)? { self.disk.remove(&path) } else { Ok(()) }
     }
 
@@ -74,8 +74,8 @@ mod tests {
         assert_eq!(open(1).load("snapshot", "a.b").unwrap(), Some(rawdoc! { "n": 2 }));
         assert_eq!(open(2).load("snapshot", "a.b").unwrap(), None);
         assert_eq!(progress.load("catchup", "a.b").unwrap(), None);
-        progress.forget("snapshot", &Namespace::from_full("a.b")).unwrap();
-        progress.forget("snapshot", &Namespace::from_full("a.b")).unwrap();
+        progress.forget("snapshot", "a.b").unwrap();
+        progress.forget("snapshot", "a.b").unwrap();
         assert_eq!(progress.load("snapshot", "a.b").unwrap(), None);
     }
 }

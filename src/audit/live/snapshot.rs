@@ -117,7 +117,7 @@ impl Keeper {
             self.capture.verify(&Scope::Namespaces(vec![ns.clone()]), Found::Snapshot).await?;
         }
         let complete = self.capture.complete(ns, emptied).await?;
-        self.progress.forget(WHAT, ns)?;
+        self.progress.forget(WHAT, ns.as_str())?;
         let (documents, seconds) = (range.state().entities(), began.elapsed().as_secs());
         info!(%ns, documents, seconds, complete, "first read of a namespace has ended");
         Ok(true)
@@ -145,7 +145,7 @@ impl Keeper {
         Ok(self.progress.store(WHAT, range.ns().as_str(), &doc).await?)
     }
 
-    fn kept(&self, ns: &Namespace, emptied: Lsn) -> Result<Option<State>, KeepError> {
+    pub(super) fn kept(&self, ns: &Namespace, emptied: Lsn) -> Result<Option<State>, KeepError> {
         let of = |doc: &RawDocument| {
             let same = doc.get_i64("emptied").ok().and_then(|n| u64::try_from(n).ok()) == Some(emptied.0);
             let state = doc.get_document("state").ok().and_then(State::from_document);

@@ -89,13 +89,10 @@ impl Capture {
             }
         }
         self.append(drafts, compared, done).await?;
+        done.entities += suspects.named.len() as u64;
         if suspects.named.is_empty() {
             return Ok(());
         }
-        if range.alone {
-            return self.compare_guarded(range, &suspects.named, limits, done).await;
-        }
-        let _shared = self.ns_guards.shared(&range.ns).await;
         self.compare_guarded(range, &suspects.named, limits, done).await
     }
 

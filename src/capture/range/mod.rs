@@ -144,6 +144,11 @@ impl Range {
         &self.ns
     }
 
+    /// It can only be walked whole.
+    pub fn is_always_whole(&self) -> bool {
+        self.collated
+    }
+
     /// Documents that the log lacks are not told.
     #[must_use]
     pub fn partial(self, partial: bool) -> Self {

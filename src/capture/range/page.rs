@@ -7,6 +7,7 @@ use crate::capture::Capture;
 use crate::capture::compare::Step;
 use crate::capture::error::CaptureError;
 use crate::capture::observe::{Seen, Target};
+use crate::entity::MarkOwner;
 use crate::metrics;
 use crate::types::{Draft, EntityKey, Image};
 
@@ -50,15 +51,16 @@ impl Capture {
             let compared = self.compare_free(range, chunk, &seen, &mut drafts, &mut again);
             return self.append(drafts, compared, done).await.map(|()| true);
         }
-        let _shared = self.ns_guards.shared(&range.ns).await;
+        let shared = self.ns_guards.shared(&range.ns).await;
         let (guard, busy) = self.guards.try_lock(&range.ns, chunk.iter().map(|t| t.key.clone()).collect());
         let busy: HashSet<EntityKey> = busy.into_iter().collect();
-        let (free, touched): (Vec<Target>, Vec<Target>) =
-            chunk.iter().cloned().partition(|t| !busy.contains(&t.key) && !watch.touched(&t.key));
+        let is_free =
+            |t: &Target| !busy.contains(&t.key) && !watch.touched(&t.key) && self.unsettled_owner(t).is_none();
+        let (free, touched): (Vec<Target>, Vec<Target>) = chunk.iter().cloned().partition(is_free);
         let compared = self.compare_free(range, &free, &seen, &mut drafts, &mut again);
         // Whatever has been staged must follow, whatever came after it.
         let ticket = self.enqueue(std::mem::take(&mut drafts));
-        drop((guard, watch));
+        drop((guard, watch, shared));
         done.appended += compared?;
         let _durable = ticket.wait().await?;
         again.extend(touched);
@@ -85,7 +87,7 @@ impl Capture {
         Ok(drafts.len() as u64)
     }
 
-    /// Reads entities under their guards and settles them. The caller holds the namespace's shared guard, or it alone.
+    /// Reads entities under their guards and settles them; takes the guards itself unless the caller is alone.
     pub(in crate::capture) async fn compare_guarded(
         &self,
         range: &Range,
@@ -98,19 +100,45 @@ impl Capture {
                 self.settle(range, group, limits, done).await?;
                 continue;
             }
+            let shared = self.ns_guards.shared(&range.ns).await;
             let (guard, busy) = self.guards.try_lock(&range.ns, group.iter().map(|t| t.key.clone()).collect());
             let busy: HashSet<EntityKey> = busy.into_iter().collect();
-            let (waiting, free): (Vec<Target>, Vec<Target>) =
-                group.iter().cloned().partition(|t| busy.contains(&t.key));
+            let waits = |t: &Target| busy.contains(&t.key) || self.unsettled_owner(t).is_some();
+            let (waiting, free): (Vec<Target>, Vec<Target>) = group.iter().cloned().partition(waits);
             self.settle(range, &free, limits, done).await?;
-            drop(guard);
+            drop((guard, shared));
             // One at a time: whoever waits for one entity must not keep others from theirs.
             for target in &waiting {
-                let _guard = self.guards.lock(&range.ns, vec![target.key.clone()]).await;
-                self.settle(range, std::slice::from_ref(target), limits, done).await?;
+                self.settle_waiting(range, target, limits, done).await?;
             }
         }
         Ok(())
+    }
+
+    /// One entity, after whoever has it. What the store shows of a commit of unknown outcome is not told as anybody's
+    /// change: it is settled first.
+    async fn settle_waiting(
+        &self,
+        range: &Range,
+        target: &Target,
+        limits: Limits,
+        done: &mut Done,
+    ) -> Result<(), CaptureError> {
+        loop {
+            let shared = self.ns_guards.shared(&range.ns).await;
+            let guard = self.guards.lock(&range.ns, vec![target.key.clone()]).await;
+            let Some(owner) = self.unsettled_owner(target) else {
+                return self.settle(range, std::slice::from_ref(target), limits, done).await;
+            };
+            drop((guard, shared));
+            owner.lifted().await;
+        }
+    }
+
+    /// The transaction of unknown outcome that may have changed the entity.
+    fn unsettled_owner(&self, target: &Target) -> Option<MarkOwner> {
+        let hash = self.marks.hash(&target.ns, &target.key);
+        self.marks.owner_of(std::iter::once(hash), MarkOwner::is_unsettled)
     }
 
     /// Reads guarded entities and does with their differences what the mode says.

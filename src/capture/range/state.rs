@@ -33,6 +33,11 @@ impl State {
         self.entities
     }
 
+    /// Everything up to this key has been compared.
+    pub fn upper(&self) -> Option<&EntityKey> {
+        self.upper.as_ref()
+    }
+
     /// As a BSON document.
     pub fn to_document(&self) -> RawDocumentBuf {
         let mut out = RawDocumentBuf::new();

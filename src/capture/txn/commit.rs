@@ -282,6 +282,7 @@ impl Capture {
             drafts.iter_mut().enumerate().for_each(|(n, draft)| draft.continued = n < ends);
             self.enqueue(drafts)
         };
+        self.own.note_transaction((txn.id, txn.number), operation_time);
         let alone = (!staged).then_some(hold);
         let mut durable = ticket.wait().await?;
         if let Some(alone) = alone {
