@@ -83,6 +83,9 @@ impl Capture {
         self.epochs.known().await;
         let _room = self.log.reserve(u64::try_from(message.bytes().len()).unwrap_or(u64::MAX)).await?;
         let verb = verb(kind);
+        if is_stray(message.body()) {
+            return self.opaque(session, upstream, verb, message).await;
+        }
         let Ok(parts) = command::parts(verb, message) else {
             return self.opaque(session, upstream, verb, message).await;
         };
@@ -223,7 +226,7 @@ impl Capture {
     }
 
     /// A command that we cannot take apart: the store judges it, alone in the namespaces that it may mean.
-    async fn opaque(
+    pub(crate) async fn opaque(
         &self,
         session: &mut Session,
         upstream: &mut Upstream,
@@ -243,6 +246,12 @@ impl Capture {
         let (reply, durable) = self.alone(session, upstream, alone).await?;
         Ok(Outcome { reply: answer(&reply, message.request_id()), durable })
     }
+}
+
+/// Fields of a transaction without one. No store takes them; on reads of ours they would be refused there, beside a write that
+/// was not.
+fn is_stray(body: &RawDocument) -> bool {
+    ["autocommit", "startTransaction"].iter().any(|key| body.get(key).is_ok_and(|value| value.is_some()))
 }
 
 /// A shape that broke after it had been accepted.

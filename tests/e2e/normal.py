@@ -51,6 +51,7 @@ class Normal:
             text = UUID.sub("<uuid>", ADDRESS.sub("<address>", value))
             for oid, word in self.oids.items():
                 text = text.replace(str(oid), word)
+            text = re.sub(r"\bcursor \d+", "cursor <id>", text)
             return re.sub(r"[0-9a-f]{24}", lambda m: m[0] if ObjectId(m[0]) in self.known else "<oid>", text)
         if isinstance(value, float) and value != value:
             return "<nan>"

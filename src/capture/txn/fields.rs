@@ -26,8 +26,11 @@ pub(super) struct Ident {
 }
 
 impl Ident {
-    /// From a command that has `autocommit: false`; `None`: it lacks a session or a number, which no store accepts.
+    /// `None`: it lacks a session, a number or `autocommit: false`, which no store accepts.
     pub(super) fn of(body: &RawDocument) -> Option<Self> {
+        if !matches!(body.get_bool("autocommit"), Ok(false)) {
+            return None;
+        }
         let lsid = body.get_document("lsid").ok()?;
         let id = lsid.get_binary("id").ok()?.bytes.try_into().ok()?;
         let number = body.get_i64("txnNumber").ok()?;

@@ -47,7 +47,7 @@ use super::command::number;
 use super::ddl::{Ddl, written_by};
 use super::error::CaptureError;
 use super::intent::IntentError;
-use super::write::{answer, is_clean};
+use super::write::{answer, is_clean, verb};
 use super::{Capture, Outcome, Session};
 use crate::entity::EntityHash;
 use crate::metrics;
@@ -112,13 +112,7 @@ impl Capture {
         message: &OpMsg,
     ) -> Result<Outcome, CaptureError> {
         let Some(ident) = Ident::of(message.body()) else {
-            return Err(CaptureError::Refused {
-                code: 72,
-                code_name: "InvalidOptions",
-                message: "a command with autocommit: false needs an lsid with a UUID and a txnNumber of type long"
-                    .to_owned(),
-                labels: &[],
-            });
+            return self.unfit(session, upstream, kind, message).await;
         };
         match self.transactions.find(&session.origin.user, ident) {
             Known::Here(txn) => {
@@ -142,6 +136,30 @@ impl Capture {
             Known::Unknown => {
                 metrics::TRANSACTIONS_ENDED.inc_for("unknown");
                 self.after_abort(upstream, message).await
+            }
+        }
+    }
+
+    /// Fields that make no transaction: the store says what is wrong with them. A write that it takes all the same is verified.
+    async fn unfit(
+        &self,
+        session: &mut Session,
+        upstream: &mut Upstream,
+        kind: Kind,
+        message: &OpMsg,
+    ) -> Result<Outcome, CaptureError> {
+        match kind {
+            Kind::Write(kind) => self.opaque(session, upstream, verb(kind), message).await,
+            Kind::Ddl(_) | Kind::Aggregate | Kind::MapReduce | Kind::Hidden => Err(CaptureError::Refused {
+                code: 72,
+                code_name: "InvalidOptions",
+                message: "a transaction needs an lsid with a UUID, a txnNumber of type long and autocommit: false"
+                    .to_owned(),
+                labels: &[],
+            }),
+            _ => {
+                let reply = relay(upstream, message).await?;
+                self.told(&reply, message)
             }
         }
     }

@@ -27,9 +27,9 @@ def many(*documents) -> dict:
 
 def all_cases() -> list[Case]:
     """The whole table."""
-    from cases import batches, deletes, fam, inserts, misc, retries, updates, wrong
+    from cases import batches, deletes, fam, inserts, misc, retries, transactions, updates, wrong
 
-    parts = (inserts, updates, deletes, fam, batches, retries, misc, wrong)
+    parts = (inserts, updates, deletes, fam, batches, retries, transactions, misc, wrong)
     table = [case for part in parts for case in part.cases()]
     names = [case.name for case in table]
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
