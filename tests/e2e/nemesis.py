@@ -18,7 +18,7 @@ from bad_world import CLOCK, DATA, EXPORT, FULL, SLOW, SYNC_FAILS, BadWorld
 from pymongo.errors import PyMongoError
 from shapes import COLD, HOT
 from shim import Chance, Shim
-from workload import Workload, prepare, transactions_supported
+from workload import Workload, prepare
 
 BYPASS, TTL = "bypassed", "ttl"
 HOURS_NS = 3600 * 10**9
@@ -75,7 +75,7 @@ class Nemesis:
         self.world = BadWorld(lab.folder / "tidelog")
         self.store = lab.store(mode, sync=sync)
         self.behind = Shim(self.store.address)
-        config = "[windows]\nmax_records = 400\nidle_ms = 500\n[capture]\nsecond_look_ms = 3000\n"
+        config = "[windows]\nmax_records = 400\nidle_ms = 500\n[capture]\nsecond_look_ms = 3000\ntransaction_lifetime_ms = 6000\n"
         self.sidecar = lab.sidecar(self.behind.address, config=config, env=self.world.env())
         self.front = Shim(self.sidecar.listen)
         self.touched: set[tuple[str, object]] = set()
@@ -84,18 +84,20 @@ class Nemesis:
         prepare(self.sidecar.client())
         self._prepare()
         uri = f"mongodb://{self.front.address}/?directConnection=true"
-        options = {"processes": 3, "threads": 3, "pause": 0.03, "transactions": transactions_supported(self.sidecar.client())}
+        options = {"processes": 3, "threads": 3, "pause": 0.03, "forgetful": True}
         self.workload = Workload(lab.folder / "work", uri, int(seed.split("/")[0]), 10**9, **options)
 
     def _prepare(self) -> None:
         with self.sidecar.client() as client:
             client["e2e"][BYPASS].insert_many([{"_id": n, "n": 0} for n in range(40)])
             client["e2e"][TTL].create_index("at", expireAfterSeconds=0)
-        self._ttl_every_second()
+        self._settings()
 
-    def _ttl_every_second(self) -> None:
+    def _settings(self) -> None:
+        """A transaction whose client lost its way to the end blocks others for as long as the store lets it."""
         with contextlib.suppress(PyMongoError), self.store.client() as client:
             client.admin.command({"setParameter": 1, "ttlMonitorSleepSecs": 1})
+            client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": 3})
 
     def carry_out(self, step: Step) -> None:
         """A step, and the way back to a sound world."""
@@ -143,7 +145,7 @@ class Nemesis:
     def _start_store(self) -> None:
         self.store.start()
         self.store_died = True
-        self._ttl_every_second()
+        self._settings()
 
     # --- processes
 
@@ -155,7 +157,8 @@ class Nemesis:
 
     def end_sidecar(self, chance):
         """The orderly way."""
-        assert self.sidecar.stop() == 0
+        sick = any(self.world.get(what) for what in (SYNC_FAILS, FULL))
+        assert self.sidecar.stop() == 0 or sick, self.sidecar.process.output()[-3000:]
         yield chance.choice([0, 0.5])
         self._start_sidecar()
 

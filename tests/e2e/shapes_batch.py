@@ -21,7 +21,7 @@ def insert_error_in_the_middle(c: Client) -> Outcome:
         documents[3]["_id"] = ["an", "array"]
     command = {"insert": COLD, "documents": documents, "ordered": c.random.random() < 0.5, "comment": c.token}
     reply = c.ask(command)
-    assert reply["writeErrors"][0]["index"] == 2, reply
+    c.sure(reply["writeErrors"][0]["index"] == 2, reply)
     return Outcome(reply["n"], see=True)
 
 
@@ -93,7 +93,7 @@ def collection_bulk(c: Client) -> Outcome:
     except BulkWriteError as error:
         if error.details["writeConcernErrors"]:
             raise
-        assert [e["code"] for e in error.details["writeErrors"]] == [11000], error.details
+        c.sure([e["code"] for e in error.details["writeErrors"]] == [11000], error.details)
     return Outcome(least=2, see=True)
 
 
@@ -118,13 +118,13 @@ def bulk_write_command(c: Client) -> Outcome:
     command = {"bulkWrite": 1, "ops": operations, "nsInfo": spaces, "ordered": c.random.random() < 0.5, "comment": c.token}
     command |= c.random.choice([{}, {"errorsOnly": True}, {"errorsOnly": False, "cursor": {"batchSize": 2}}])
     reply = c.client.admin.command(command)
-    assert reply["nErrors"] == 1, reply
+    c.sure(reply["nErrors"] == 1, reply)
     items, cursor = list(reply["cursor"]["firstBatch"]), reply["cursor"]["id"]
     while cursor:
         more = c.client.admin.command({"getMore": cursor, "collection": "$cmd.bulkWrite", "batchSize": 2})
         items, cursor = items + more["cursor"]["nextBatch"], more["cursor"]["id"]
     wanted = 1 if command.get("errorsOnly") else (5 if command["ordered"] else 7)
-    assert len(items) == wanted, (command, items)
+    c.sure(len(items) == wanted, (command, items))
     c.owned.append(fresh)
     return Outcome(least=3, see=True)
 
@@ -141,6 +141,6 @@ def client_bulk(c: Client) -> Outcome:
     except ClientBulkWriteException as error:
         if error.error is not None or error.write_concern_errors:  # it broke: nobody knows how far it came
             raise
-        assert [e["code"] for e in error.write_errors] == [11000], error
+        c.sure([e["code"] for e in error.write_errors] == [11000], error)
     c.owned.append(fresh)
     return Outcome(least=1, see=True)

@@ -236,7 +236,7 @@ def txn_error_inside(c: Client) -> Outcome:
             c.db[COLD].update_one({"_id": fresh}, {"$inc": {"t": 1}}, session=session)
             raise AssertionError("$inc of a text was no error")
         except OperationFailure as error:
-            if error.has_error_label("TransientTransactionError"):
+            if error.code != 14:
                 raise
         try:
             session.commit_transaction()

@@ -8,7 +8,7 @@ from dump import difference, dump
 from judge import end_of_run
 from shapes import load
 from sidecar import run_cli
-from workload import Workload, prepare, transactions_supported, twice_applied
+from workload import Workload, prepare, twice_applied
 
 # What may go wrong in a sound run, by shape and code: the store says so with or without a sidecar.
 EXPECTED_ERRORS = {("fam_array_filters", "OperationFailure", 2)}
@@ -23,8 +23,7 @@ def test_fold_equals_dump(lab, mode):
     store = lab.store(mode)
     sidecar = lab.sidecar(store, config='[windows]\nmax_records = 700\n')
     prepare(sidecar.client())
-    transactions = transactions_supported(sidecar.client())
-    workload = Workload(lab.folder / "work", f"mongodb://{sidecar.listen}/", SEED, ACTIONS, transactions=transactions)
+    workload = Workload(lab.folder / "work", f"mongodb://{sidecar.listen}/", SEED, ACTIONS)
     while workload.running():
         run_cli("cut", "--admin", sidecar.admin, "--label", "under way")
     diaries = workload.wait(600)
@@ -32,7 +31,7 @@ def test_fold_equals_dump(lab, mode):
     # A transaction that meets another one is told so at once, as without the sidecar.
     unexpected = {c for c in diaries.codes() if c not in EXPECTED_ERRORS and not (c[0].startswith("txn_") and c[2] == 112)}
     assert not unexpected, [e for e in diaries.errors if (e["shape"], e["kind"], e["code"]) in unexpected][:5]
-    never = [s for s in load(transactions) if s not in {a["shape"] for a in diaries.acks}]
+    never = [s for s in load() if s not in {a["shape"] for a in diaries.acks}]
     assert not never, f"shapes that never succeeded: {never}"
     assert not twice_applied(store.client())
 

@@ -11,7 +11,7 @@ import time
 import pytest
 from forwarder import Forwarder
 from judge import settle
-from workload import Workload, prepare, transactions_supported, twice_applied
+from workload import Workload, prepare, twice_applied
 
 KILLS = int(os.environ.get("TIDELOG_KILLS", 10))
 SEED = int(os.environ.get("TIDELOG_SEED", random.SystemRandom().randrange(1 << 30)))
@@ -25,8 +25,7 @@ def test_kills(lab, mode):
     store = lab.store(mode)
     sidecar = lab.sidecar(store, config="[windows]\nmax_records = 500\n")
     prepare(sidecar.client())
-    transactions = transactions_supported(sidecar.client())
-    options = {"processes": 3, "pause": 0.01, "transactions": transactions}
+    options = {"processes": 3, "pause": 0.01}
     workload = Workload(lab.folder / "work", f"mongodb://{sidecar.listen}/", SEED, 10**9, **options)
     for number in range(KILLS):
         # Drivers wait half a second and more before they look for a lost server again: kill only what is at work.
@@ -68,8 +67,7 @@ def test_connections_break(lab, mode):
     front = Forwarder(sidecar.listen)
     prepare(sidecar.client())
     uri = f"mongodb://{front.address}/?directConnection=true"
-    transactions = transactions_supported(sidecar.client())
-    workload = Workload(lab.folder / "work", uri, SEED, 10**9, processes=3, pause=0.01, transactions=transactions)
+    workload = Workload(lab.folder / "work", uri, SEED, 10**9, processes=3, pause=0.01)
     for _ in range(40):
         time.sleep(chance.random() * 0.3)
         (behind if chance.random() < 0.6 else front).break_some(chance, 0.3)

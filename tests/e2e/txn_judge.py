@@ -31,20 +31,21 @@ class Transactions:
 
     def __init__(self):
         self.where: dict[str, Counter] = defaultdict(Counter)
-        self.groups: set[tuple] = set()
+        self.held: dict[tuple[str, str], set[str]] = {}
         self.money = Money()
 
     def see(self, record: Record, tokens) -> None:
         """`tokens(image)` finds those of an image."""
-        if record.control is not None or record.after is None:
+        if record.control is not None:
             return
         txn = record.get("txn")
         name = (txn["lsid"], txn["txn_number"]) if txn else None
-        if name:
-            self.groups.add(name)
-        fresh = tokens(record.after) - (tokens(record.before) if record.before else set())
-        for token in fresh:
+        entity, now = (record.ns, record.key), tokens(record.after) if record.after else set()
+        # An observed record may tell the image before by its hash alone.
+        before = tokens(record.before) if record.before else self.held.get(entity, set()) if record.before_sha else set()
+        for token in now - before:
             self.where[token][name] += 1
+        self.held[entity] = now
         self.money.see(record)
 
     def judge(self, diaries, lossy: bool) -> list[str]:

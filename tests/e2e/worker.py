@@ -53,8 +53,8 @@ def work(config: dict, number: int, mongo: MongoClient, wire: int) -> None:
     diary = Diary(f"{config['folder']}/diary-{number}.jsonl")
     try:
         client = Client(mongo, config["seed"], number)
-        client.bulk_write_supported = wire >= 25
-        shapes = {k: v for k, v in load(config["transactions"]).items() if not config["only"] or k in config["only"]}
+        client.bulk_write_supported, client.forgetful = wire >= 25, config["forgetful"]
+        shapes = {k: v for k, v in load().items() if not config["only"] or k in config["only"]}
         names, weights = list(shapes), [w for w, _ in shapes.values()]
         while client.made < config["actions"] and not os.path.exists(f"{config['folder']}/stop"):
             (name,) = client.random.choices(names, weights)

@@ -9,7 +9,6 @@ from collections import Counter
 
 from process import Process
 from pymongo import MongoClient
-from pymongo.errors import OperationFailure
 from shapes import COLD, FOLDED, HOT, IDS
 from txn_judge import Transactions
 from validator import Record
@@ -29,18 +28,6 @@ def prepare(client: MongoClient) -> None:
     assert db.name == "e2e" and HOT and IDS
 
 
-def transactions_supported(client: MongoClient) -> bool:
-    """Whether a transaction with a write goes through."""
-    with client.start_session() as session:
-        session.start_transaction()
-        try:
-            client["probe"]["probe"].insert_one({}, session=session)
-        except OperationFailure:
-            return False
-        session.abort_transaction()
-    return True
-
-
 def tokens_in(image: bytes) -> set[str]:
     return {t.decode() for t in TOKEN.findall(image)}
 
@@ -56,7 +43,7 @@ class Workload:
         for number in range(processes):
             config = {"folder": str(folder), "uri": uri, "seed": seed, "actions": actions, "threads": threads}
             config |= {"first": number * threads, "only": options.get("only"), "pause": options.get("pause", 0)}
-            config |= {"transactions": options.get("transactions", False)}
+            config |= {"forgetful": options.get("forgetful", False)}
             argv = [sys.executable, str(HERE / "worker.py"), json.dumps(config)]
             self.workers.append(Process(argv, folder / f"worker-{number}.log"))
 
