@@ -72,7 +72,8 @@ class Store:
                 args += ["--replSet", "rs0"]
             return args + (["--auth"] if self.auth else []) + self.extra
         args = ["--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self.folder)]
-        args += ["--cache-size", "256M", "--log-file-max", "4MB"]
+        args += [] if "--cache-size" in self.extra else ["--cache-size", "256M"]
+        args += ["--log-file-max", "4MB"]
         if self.mode == "standalone":
             args.append("--standalone")
         if self.sync:

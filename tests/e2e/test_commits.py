@@ -214,7 +214,7 @@ def rss(sidecar, what: str = "VmHWM") -> int:
 def test_a_transaction_larger_than_memory(lab):
     """$TIDELOG_LARGE changes (11,000 in CI; 1,000,000 by hand) in one transaction: one batch, one window, bounded memory."""
     count = int(os.environ.get("TIDELOG_LARGE", "11000"))
-    store = lab.store(extra=["--cache-size", "1G"] if count > 100_000 else [])
+    store = lab.store(extra=["--cache-size", "16G"] if count > 100_000 else [])
     store.client().admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": 3600})
     sidecar = lab.sidecar(store, config="[capture]\ntransaction_lifetime_ms = 3600000\n")
     with sidecar.client() as client:
@@ -222,7 +222,7 @@ def test_a_transaction_larger_than_memory(lab):
         with client.start_session() as session, session.start_transaction():
             client["big"]["old"].update_many({}, {"$set": {"v": "y"}}, session=session)
             for first in range(0, count, 10_000):
-                documents = [{"_id": n, "text": "z" * 100} for n in range(first, min(first + 10_000, count))]
+                documents = [{"_id": n, "text": "z" * 40} for n in range(first, min(first + 10_000, count))]
                 client["big"]["c"].insert_many(documents, session=session)
         client["big"]["c"].update_one({"_id": 5}, {"$set": {"after": True}})
     sidecar.cut()
