@@ -1,7 +1,7 @@
 //! Deliberate breaks of the protocol, for the test that the model of the protocol finds each of them (feature `model`).
 //!
 //! Without the feature [`mutated`] is a constant `false`: the compiler leaves nothing of it. With it, a mutant is active on the
-//! thread that [activated](activate) it, and on no other, so that schedules run side by side.
+//! thread that activated it, and on no other, so that schedules run side by side.
 
 /// One break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

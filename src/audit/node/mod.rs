@@ -1,6 +1,6 @@
 //! The watch over the node: who it is, how far the log is proved, and what to do when it is another than before.
 //!
-//! Promises: the [`Horizon`] passes a record only when the store can no longer take its write back ([`proof`]); when the node's
+//! Promises: the [`Horizon`](crate::changelog::Horizon) passes a record only when the store can no longer take its write back ([`proof`]); when the node's
 //! process, term or rollback id is new, everything after the horizon is verified, the corrections stand in the log, a `node`
 //! record ends them, and no window ends in between; the epoch follows the term.
 //!
@@ -14,7 +14,7 @@
 //!   correction, which may take long, since writes need the epoch.
 //! - At a start nothing is proved past the last window. If the node is the one of the log's last `node` record, nothing was lost and the
 //!   ordinary proof goes on; otherwise everything after the last window is verified.
-//! - All writes that were under way when the change was seen have ended ([`Capture::quiet`]) before the end of what is
+//! - All writes that were under way when the change was seen have ended ([`Capture::quiet`](crate::capture::Capture::quiet)) before the end of what is
 //!   verified is fixed: their records may speak of the process before.
 //! - A member that is no longer primary corrects as well, under the epoch that it had: its records up to then may have been rolled back,
 //!   and waiting for it to be primary again would keep the others of that time from being exported.

@@ -11,7 +11,7 @@
 //! # How a transaction goes
 //! - *Statement*: guards of its entities, for this round trip only and never for long → images before, read inside the transaction, of
 //!   those that it touches for the first time → forward → [marks](crate::entity::Marks) → guards released.
-//! - *Commit*: images after, read inside the transaction → guards → numbers → the sealed [spill](spill) as intent → forward
+//! - *Commit*: images after, read inside the transaction → guards → numbers → the sealed [spill] as intent → forward
 //!   → one batch → guards and marks lifted.
 //! - Any error inside, as for the store itself, ends it.
 //!

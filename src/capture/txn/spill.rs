@@ -66,8 +66,7 @@ pub(crate) struct Left {
 }
 
 impl Files {
-    /// Opens the folder. Files of dead processes are left alone until [`left_behind`](Self::left_behind) and
-    /// [`remove`](Self::remove).
+    /// Opens the folder. Files of dead processes are left alone until [`left_behind`](Self::left_behind) looks at them.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Arc<Self>, IntentError> {
         disk.create_dir_all(&dir)?;
         let generations = disk.list(&dir)?.into_iter().filter_map(|name| generation_of(&name));
