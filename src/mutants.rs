@@ -48,11 +48,13 @@ pub enum Mutant {
     LogFailed,
     /// A commit that cannot be seen yet is taken for aborted.
     NotYetIsNever,
+    /// A walk takes what it read for the state under the guard, whoever had the entity in between.
+    ForgetWatch,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::DropIntent,
         Self::NoGuards,
         Self::SharedAlone,
@@ -74,6 +76,7 @@ impl Mutant {
         Self::NoSeal,
         Self::LogFailed,
         Self::NotYetIsNever,
+        Self::ForgetWatch,
     ];
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Costs nobody anything while no watch is open: one relaxed load for each guard given back.
 
+use crate::mutants::{Mutant, mutated};
 use crate::types::{EntityKey, Namespace};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -69,7 +70,7 @@ impl Watches {
 impl Watch {
     /// Somebody may have held the entity since the watch was opened. Asked under the entity's guard.
     pub fn touched(&self, key: &EntityKey) -> bool {
-        self.seen.whole.load(Ordering::SeqCst) || self.seen.keys.lock().contains(key)
+        !mutated(Mutant::ForgetWatch) && (self.seen.whole.load(Ordering::SeqCst) || self.seen.keys.lock().contains(key))
     }
 }
 

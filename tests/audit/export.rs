@@ -109,6 +109,9 @@ fn windows() -> Vec<Vec<Draft>> {
     let fourth = vec![
         chain.change(&orders, 9, Op::Insert, Some(document(9, "red", 9))),
         chain.change(&stock, 1, Op::Observed, Some(document(1, "box", 1))),
+        control(Control::GapOpened { id: 2, ns: orders.clone(), cause: "merge".into(), detail: "$merge".into() }),
+        control(Control::GapClosed { id: 2 }),
+        control(Control::Reconciled { ns: orders, whole: true, entities: 1, differing: 1, repaired: 0 }),
     ];
     vec![first, second, third, fourth]
 }

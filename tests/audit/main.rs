@@ -37,12 +37,12 @@ fn a_good_export_holds() {
     let mut steps = 0;
     let verdict = verify(&disk, export::dir(), &mut |_| steps += 1).expect("readable");
     assert!(verdict.holds(), "{verdict}");
-    assert_eq!((verdict.windows, verdict.records, verdict.changes, steps), (4, 16, 11, 4));
+    assert_eq!((verdict.windows, verdict.records, verdict.changes, steps), (4, 19, 11, 4));
     let alive: Vec<_> = verdict.namespaces.iter().map(|n| (n.ns.as_str(), n.alive, n.complete)).collect();
     assert_eq!(alive, [("shop.archive", 4, true), ("shop.orders", 1, true), ("shop.stock", 1, false)]);
     assert_eq!(verdict.gaps.len(), 1);
     let text = verdict.to_string();
-    assert!(text.contains("4 windows, 16 records") && text.contains("it holds") && text.contains("gap 1"), "{text}");
+    assert!(text.contains("4 windows, 19 records") && text.contains("it holds") && text.contains("gap 1"), "{text}");
     let json = serde_json::to_value(&verdict).expect("json");
     assert_eq!((&json["finding"], &json["windows"]), (&Value::Null, &json!(4)));
 }
@@ -117,6 +117,12 @@ fn manifests() {
             f.edit_manifest(4, |m| drop(m["namespaces"].as_array_mut().expect("array").pop()));
         }),
         ("a gap is gone", Kind::Gaps, &|f| f.edit_manifest(4, |m| m["gaps"] = json!([]))),
+        ("a gap that closed is open", Kind::Gaps, &|f| f.edit_manifest(4, |m| m["gaps"][0]["until_lsn"] = Value::Null)),
+        ("a gap closed later", Kind::Gaps, &|f| f.edit_manifest(4, |m| m["gaps"][0]["until_lsn"] = json!(19))),
+        ("a comparison is gone", Kind::Gaps, &|f| f.edit_manifest(4, |m| m["reconciled"] = json!([]))),
+        ("a comparison found nothing", Kind::Gaps, &|f| {
+            f.edit_manifest(4, |m| m["reconciled"][0]["differing"] = json!(0));
+        }),
         ("a gap began later", Kind::Gaps, &|f| f.edit_manifest(4, |m| m["gaps"][0]["since_lsn"] = json!(15))),
     ]);
 }

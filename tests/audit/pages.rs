@@ -110,7 +110,7 @@ fn the_page_of_the_manifest() {
     let manifest: Value = serde_json::from_slice(&bytes).expect("json");
     let page = page("manifest.md");
     assert_eq!(first_column(&page, "field"), keys(&manifest));
-    for part in ["files", "namespaces", "gaps"] {
+    for part in ["files", "namespaces", "gaps", "reconciled"] {
         assert_eq!(first_column(&page, &format!("in `{part}`")), keys(&manifest[part][0]), "{part}");
     }
 }

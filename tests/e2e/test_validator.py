@@ -189,7 +189,10 @@ def bare_export(folder, records: list[dict], ends: list[int]) -> None:
             counts[ns][word] += 1
         alive, print_ = made.fingerprint("d.c")
         manifest = {"window": number, "first_lsn": begin + 1, "last_lsn": end, "first_hlc": inside[0]["hlc"], "last_hlc": inside[-1]["hlc"]}
-        manifest |= {"records": len(inside), "counts": counts, "gaps": [], "previous_manifest_sha256": previous}
+        gaps = [{"id": n, "until_lsn": lsn, "remedy": "it is closed"} for n, lsn in made.closed]
+        gaps += [{"id": n, "until_lsn": None, "remedy": "wait"} for n in sorted(made.gaps)]
+        manifest |= {"records": len(inside), "counts": counts, "gaps": gaps, "previous_manifest_sha256": previous}
+        manifest["reconciled"], made.closed, made.reconciled = made.reconciled, [], []
         manifest["namespaces"] = [{"ns": "d.c", "alive": alive, "fingerprint": print_, "complete": made.complete["d.c"]}]
         manifest["files"] = [{"name": "records.jsonl", "bytes": len(content), "records": len(inside), "sha256": sha(content)}]
         (window / "manifest.json").write_text(json.dumps(manifest))
@@ -207,6 +210,21 @@ def test_windows_that_may_not_end_there(tmp_path, ends):
     """Inside a transaction, and between what was unproven and the node record."""
     bare_export(tmp_path, rich(), ends)
     with pytest.raises(Broken, match="it ends|a window ends"):
+        check_export(tmp_path)
+
+
+CLOSED = {"id": 1, "until_lsn": 5, "remedy": "it is closed"}
+
+
+@pytest.mark.parametrize("edit", [lambda m: m["gaps"].append(CLOSED), lambda m: m["reconciled"].pop()], ids=["gap", "comparison"])
+def test_gaps_and_comparisons_are_compared(tmp_path, edit):
+    """A gap that never closed inside the window is told, or a comparison that ended in it is not."""
+    bare_export(tmp_path, rich(), [12])
+    path = tmp_path / "window-0000000001" / "manifest.json"
+    told = json.loads(path.read_text())
+    edit(told)
+    path.write_text(json.dumps(told))
+    with pytest.raises(Broken, match="gaps|comparisons"):
         check_export(tmp_path)
 
 

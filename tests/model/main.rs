@@ -23,6 +23,7 @@ mod schedule;
 mod sidecar;
 mod store;
 mod txn;
+mod walker;
 mod world;
 
 use schedule::{Report, run};

@@ -217,7 +217,8 @@ impl Sidecar {
             process.serving = true;
         }
         self.world.note(|| "sidecar serves".to_owned());
-        capture.looks(std::future::pending()).await;
+        let walks = crate::walker::walk(Arc::clone(&self.world), Arc::clone(&self.store), Arc::clone(&capture));
+        tokio::join!(capture.looks(std::future::pending()), walks);
     }
 
     /// A new client connection; `None`: nobody listens.

@@ -39,6 +39,13 @@ struct Arrived {
     place: Option<RawDocumentBuf>,
 }
 
+/// The place on the disk.
+#[derive(Debug)]
+struct Kept {
+    at: Instant,
+    place: RawDocumentBuf,
+}
+
 /// How the reading of the stream ended.
 enum End {
     /// The place is lost.
@@ -141,7 +148,7 @@ impl Keeper {
     /// Judges events once they have waited, until something fails.
     async fn judge_all(&self, events: &mut mpsc::Receiver<Arrived>, now: u64) -> End {
         let mut hints = Hints::new(now);
-        let (mut next, mut kept): (Option<Arrived>, Option<Instant>) = (None, None);
+        let (mut next, mut kept): (Option<Arrived>, Option<Kept>) = (None, None);
         loop {
             let first = match next.take() {
                 Some(arrived) => arrived,
@@ -174,7 +181,7 @@ impl Keeper {
         hints: &mut Hints,
         batch: Vec<Arrived>,
         behind: bool,
-        kept: &mut Option<Instant>,
+        kept: &mut Option<Kept>,
     ) -> Result<(), KeepError> {
         let place = batch.iter().rev().find_map(|arrived| arrived.place.clone());
         let events: Vec<Event> = batch.into_iter().filter_map(|arrived| arrived.event).collect();
@@ -186,11 +193,10 @@ impl Keeper {
             self.board.set_follower(|told| (told.position_ms, told.behind) = (wall_ms, behind));
         }
         // The first place is kept at once: from here on nothing is missed.
-        if kept.is_none_or(|at| at.elapsed() >= KEEP)
-            && let Some(place) = place
-        {
+        let Some(place) = place else { return Ok(()) };
+        if kept.as_ref().is_none_or(|kept| kept.at.elapsed() >= KEEP && kept.place != place) {
             self.keep_place(&place).await?;
-            *kept = Some(Instant::now());
+            *kept = Some(Kept { at: Instant::now(), place });
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ use bson::RawBson;
 use bson::raw::RawBsonRef;
 use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
 
 use super::Capture;
 use super::compare::Cause;
@@ -124,6 +125,8 @@ pub struct Range {
     /// The last key that belongs to it.
     pub(super) until: Option<EntityKey>,
     pub(super) state: State,
+    /// Documents that were within the bytes allowed the last time.
+    pub(super) fits: AtomicUsize,
     /// The open walk; the lock only makes it shareable, nobody contends.
     pub(super) ids: Option<Mutex<Box<dyn Scan>>>,
 }
@@ -193,8 +196,8 @@ impl Capture {
 
     pub(super) fn new_range(&self, ns: &Namespace, cause: Cause, mode: Mode, collated: bool) -> Range {
         let state = State::new(self.log.tail());
-        let ns = ns.clone();
-        Range { ns, cause, mode, alone: false, collated, partial: false, until: None, state, ids: None }
+        let (ns, fits) = (ns.clone(), AtomicUsize::new(usize::MAX));
+        Range { ns, cause, mode, alone: false, collated, partial: false, until: None, state, fits, ids: None }
     }
 
     /// Compares the next page. After an error the same page may be tried again. Everything appended is durable when it returns.

@@ -1,6 +1,7 @@
 //! The documents of a page: read, guard, compare; what was touched meanwhile is read again under its guard.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use super::{Difference, Done, Limits, Mode, Range, Side};
 use crate::capture::Capture;
@@ -23,13 +24,16 @@ impl Capture {
         limits: Limits,
         done: &mut Done,
     ) -> Result<(), CaptureError> {
-        let (mut size, mut rest) = (targets.len(), targets);
+        let mut rest = targets;
         while !rest.is_empty() {
+            let size = range.fits.load(Ordering::Relaxed);
             let (chunk, after) = rest.split_at(size.clamp(1, rest.len()));
             if self.compare_chunk(range, chunk, limits, done).await? {
                 rest = after;
+                // Slowly up again: what was read in vain is read twice.
+                range.fits.store(size.saturating_add(size / 8), Ordering::Relaxed);
             } else {
-                size = (chunk.len() / 8).max(1);
+                range.fits.store((chunk.len() / 4).max(1), Ordering::Relaxed);
             }
         }
         Ok(())
