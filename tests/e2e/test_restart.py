@@ -39,8 +39,9 @@ def test_the_store_is_killed_under_load(lab, mode, sync, both):
     sidecar = lab.sidecar(store, config=WINDOWS)
     prepare(sidecar.client())
     time.sleep(1)  # what prepares the collections is durable; the rest of the test is about what is not
-    only = FORWARD + [name for name in load(True) if name.startswith("txn_")] if sync else [name for name in load() if name not in FORGETFUL]
-    workload = Workload(lab.folder / "work", f"mongodb://{sidecar.listen}/", SEED, 10**9, processes=2, pause=0.01, only=only, transactions=sync)
+    single = [name for name in load() if name not in FORGETFUL and not name.startswith("txn_")]
+    only = FORWARD + [name for name in load() if name.startswith("txn_")] if sync else single
+    workload = Workload(lab.folder / "work", f"mongodb://{sidecar.listen}/", SEED, 10**9, processes=2, pause=0.01, only=only)
     for number in range(KILLS):
         workload.await_progress(60)
         time.sleep(moments.random() * 1.2)
