@@ -16,7 +16,7 @@ from pymongo.errors import NotPrimaryError, PyMongoError
 from validator import check_export, expect
 from waiting import eventually
 
-WINDOWS = "[windows]\nmax_records = 200\nidle_ms = 200\nmax_age_ms = 1500\n[follower]\nenabled = false\n"
+WINDOWS = "[windows]\nmax_records = 200\nidle_ms = 200\nmax_age_ms = 1500\n[follower]\nenabled = false\ncatch_up = false\n[snapshot]\nenabled = false\n"
 
 
 class Merge:
