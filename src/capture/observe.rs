@@ -6,7 +6,7 @@
 
 use bson::raw::{RawBsonRef, RawDocument};
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use thiserror::Error;
 
 use super::command::build::{self, Request};
@@ -37,8 +37,8 @@ impl Target {
     }
 }
 
-/// Images by entity.
-pub(crate) type Seen = HashMap<(Namespace, EntityKey), Image>;
+/// Images by entity, in order, so that records of one command always stand in the same order.
+pub(crate) type Seen = BTreeMap<(Namespace, EntityKey), Image>;
 
 /// Who reads for a client in a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

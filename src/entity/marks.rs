@@ -208,7 +208,8 @@ impl Marks {
             return None;
         }
         let namespaces = self.namespaces.lock();
-        namespaces.iter().find(|(ns, _)| which(ns)).map(|(_, owners)| owners.first.clone())
+        let found = namespaces.iter().filter(|(ns, _)| which(ns)).min_by(|a, b| a.0.cmp(b.0));
+        found.map(|(_, owners)| owners.first.clone())
     }
 
     /// The entity is marked by a transaction whose commit was sent and is not settled: what the store shows of it may be

@@ -140,7 +140,8 @@ impl Way<'_> {
     }
 
     /// Adds places that are reached without a record: what happened in between was taken back, and nobody was told of it, or
-    /// others took part in it: between a command's *before* and *after*, or (where its reply was lost) past the sidecar.
+    /// others took part in it: between a command's *before* and *after*, or (where its reply was lost) by a change that the log
+    /// had not seen yet.
     fn silent(&self, ends: &mut BTreeSet<usize>) {
         for start in ends.clone() {
             let back = (start + 1..=self.history.len()).filter(|end| self.version(*end) == self.version(start));
@@ -153,7 +154,7 @@ impl Way<'_> {
             Some((from, to)) => {
                 range.any(|other| self.clean[other].is_none() && (from..=to).contains(&self.history[other].at_ms))
             }
-            None => !self.required[at] || range.any(|other| !matches!(self.history[other].by, By::Command { .. })),
+            None => !self.required[at] || range.any(|other| !self.required[other] && self.clean[other].is_none()),
         }
     }
 

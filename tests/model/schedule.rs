@@ -3,7 +3,7 @@
 use crate::client::{Client, Command, Habits, update};
 use crate::ledger::Ledger;
 use crate::oracle::{self, Case};
-use crate::sidecar::{Death, SECOND_LOOK, Sidecar};
+use crate::sidecar::{Death, SECOND_LOOK, Sidecar, Ways};
 use crate::store::docs::{Key, raw};
 use crate::store::state::{By, Place};
 use crate::store::write::{Change, Cx};
@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tidelog::capture::range::Mode;
 use tidelog::changelog::Durability;
 use tidelog::types::{Body, Lsn, Record};
 
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     /// Writes before the sidecar comes.
     pub(crate) old: u64,
     pub(crate) durability: Durability,
+    /// Log and store are compared meanwhile.
+    pub(crate) walks: bool,
 }
 
 /// What a schedule came to.
@@ -69,6 +72,7 @@ impl Plan {
                 unjournaled_ms: some(is(&["losses"]), 20..200),
                 records_survive: world.chance(70),
                 replica: world.chance(70),
+                late_conflicts: world.chance(30),
                 txn_lifetime_ms: world.draw(100..3_000),
             },
             habits: Habits {
@@ -84,8 +88,13 @@ impl Plan {
             crashes: some(is(&["crashes", "losses"]), 1..3),
             bypasses: some(is(&["bypass"]), 1..5),
             old: some(world.chance(20), 1..5),
+            walks: world.chance(30),
             durability: if is(&["power"]) && world.chance(25) { Durability::Os } else { Durability::Always },
         }
+    }
+
+    fn ways(&self) -> Ways {
+        Ways { durability: self.durability, walks: self.walks, strict: self.kind == "calm" && self.old == 0 }
     }
 
     /// Not everything can be found without a touch of the entity: a writer past the sidecar, what the store took back, and
@@ -97,7 +106,12 @@ impl Plan {
 
 /// Runs the schedule of a seed.
 pub(crate) fn run(seed: u64, traced: bool) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    // Who wakes first of several that wait for one value is tokio's own die.
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    let runtime = builder.build().unwrap();
     runtime.block_on(async {
         let world = World::new(seed, traced);
         let mut report = match tokio::time::timeout(PATIENCE, Schedule::set(&world).play()).await {
@@ -124,7 +138,7 @@ impl Schedule {
         world.note(|| format!("{plan:?}"));
         let store = Store::new(Arc::clone(world), plan.store);
         let ledger = Arc::new(Ledger::default());
-        let side = Sidecar::new(Arc::clone(world), Arc::clone(&store), Arc::clone(&ledger), plan.durability);
+        let side = Sidecar::new(Arc::clone(world), Arc::clone(&store), Arc::clone(&ledger), plan.ways());
         if plan.power && world.chance(50) {
             side.fault(world.draw(1..60), world.chance(50));
         }
@@ -228,7 +242,7 @@ impl Schedule {
         }
         self.world.sleep_ms(u64::try_from(SECOND_LOOK.as_millis()).unwrap() + 1_500).await;
         if self.plan.needs_touch() {
-            self.touch().await;
+            if self.world.chance(50) { self.touch().await } else { self.walk().await }
         }
         self.world.sleep_ms(500).await;
     }
@@ -255,6 +269,16 @@ impl Schedule {
                 retryable: true,
             };
             client.single(&command).await;
+        }
+    }
+
+    /// A comparison of all that is, which appends what the log lacks.
+    async fn walk(&self) {
+        let Some(capture) = self.side.capture() else { return };
+        for ns in ["m.a", "m.b"] {
+            if let Err(error) = crate::walk::walk(&self.world, &capture, ns, Mode::Append).await {
+                self.ledger.complain(&format!("the last walk over {ns} failed: {error}"));
+            }
         }
     }
 

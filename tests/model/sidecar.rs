@@ -57,6 +57,16 @@ pub(crate) fn parse(bytes: Bytes) -> OpMsg {
     OpMsg::parse(Message::from_bytes(bytes, Limits::default()).unwrap().unwrap()).unwrap()
 }
 
+/// How the sidecar is set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ways {
+    pub(crate) durability: Durability,
+    /// Log and store are compared while it runs.
+    pub(crate) walks: bool,
+    /// They cannot differ.
+    pub(crate) strict: bool,
+}
+
 /// One process.
 struct Process {
     capture: Arc<Capture>,
@@ -71,7 +81,7 @@ pub(crate) struct Sidecar {
     world: Arc<World>,
     store: Arc<Store>,
     ledger: Arc<Ledger>,
-    durability: Durability,
+    ways: Ways,
     disk: Mutex<FaultDisk>,
     process: Mutex<Option<Process>>,
     connections: Mutex<u64>,
@@ -80,12 +90,12 @@ pub(crate) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(crate) fn new(world: Arc<World>, store: Arc<Store>, ledger: Arc<Ledger>, durability: Durability) -> Arc<Self> {
+    pub(crate) fn new(world: Arc<World>, store: Arc<Store>, ledger: Arc<Ledger>, ways: Ways) -> Arc<Self> {
         Arc::new(Self {
             world,
             store,
             ledger,
-            durability,
+            ways,
             disk: Mutex::default(),
             process: Mutex::default(),
             connections: Mutex::default(),
@@ -106,6 +116,11 @@ impl Sidecar {
     /// The index that is open.
     pub(crate) fn index(&self) -> Option<Arc<Index>> {
         self.process.lock().as_ref().map(|p| Arc::clone(&p.index))
+    }
+
+    /// The capture that runs.
+    pub(crate) fn capture(&self) -> Option<Arc<Capture>> {
+        self.process.lock().as_ref().map(|p| Arc::clone(&p.capture))
     }
 
     /// The log takes no more writes.
@@ -129,7 +144,7 @@ impl Sidecar {
             groups.send(group.to_vec()).ok();
         });
         let options = LogOptions {
-            durability: self.durability,
+            durability: self.ways.durability,
             segment_bytes: 6_000,
             min_free_bytes: 0,
             ..LogOptions::default()
@@ -217,8 +232,14 @@ impl Sidecar {
             process.serving = true;
         }
         self.world.note(|| "sidecar serves".to_owned());
-        let walks = crate::walker::walk(Arc::clone(&self.world), Arc::clone(&self.store), Arc::clone(&capture));
-        tokio::join!(capture.looks(std::future::pending()), walks);
+        if self.ways.walks {
+            let (world, ledger) = (Arc::clone(&self.world), Arc::clone(&self.ledger));
+            let walks = tokio::spawn(crate::walk::walks(world, Arc::clone(&capture), ledger, self.ways.strict));
+            if let Some(process) = &mut *self.process.lock() {
+                process.tasks.push(walks.abort_handle());
+            }
+        }
+        capture.looks(std::future::pending()).await;
     }
 
     /// A new client connection; `None`: nobody listens.

@@ -1,6 +1,6 @@
 //! The end of a transaction: its final images, its commit, its batch in the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::read::CHUNK;
@@ -140,7 +140,7 @@ impl Capture {
         let mut last = Spill::new(&self.transactions.files);
         let mut touched = tx.state.touched.changes();
         loop {
-            let (mut chunk, mut bytes, mut count) = (BTreeMap::<Namespace, HashMap<EntityKey, Change>>::new(), 0, 0);
+            let (mut chunk, mut bytes, mut count) = (BTreeMap::<Namespace, BTreeMap<EntityKey, Change>>::new(), 0, 0);
             while count < CHUNK && bytes < HELD_BYTES {
                 let Some(change) = touched.next() else { break };
                 let change = change.map_err(spilled)?;
@@ -163,7 +163,7 @@ impl Capture {
         &self,
         tx: &mut Tx<'_>,
         ns: &Namespace,
-        mut entities: HashMap<EntityKey, Change>,
+        mut entities: BTreeMap<EntityKey, Change>,
         last: &mut Spill,
     ) -> Result<(), Stop> {
         let ids: Vec<bson::RawBson> = entities.values().map(|change| change.id.clone()).collect();

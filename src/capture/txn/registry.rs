@@ -2,7 +2,7 @@
 
 use bson::raw::RawDocument;
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Default for TransactionLimits {
 }
 
 /// Who a session belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SessionKey {
     pub(super) user: String,
     pub(super) lsid: Vec<u8>,
@@ -40,7 +40,7 @@ pub(super) struct SessionKey {
 /// The transactions of this process: the last one of each session.
 #[derive(Debug)]
 pub(crate) struct Transactions {
-    pub(super) sessions: Mutex<HashMap<SessionKey, Arc<Txn>>>,
+    pub(super) sessions: Mutex<BTreeMap<SessionKey, Arc<Txn>>>,
     /// Those whose session has gone on before they were surely over.
     pub(super) left: Mutex<Vec<Arc<Txn>>>,
     pub(super) files: Arc<Files>,

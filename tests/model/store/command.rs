@@ -3,7 +3,7 @@
 use super::Store;
 use super::docs::{self, array, document, number};
 use super::state::{Lsid, Outcome, Phase};
-use super::write::{Change, Cx, DUPLICATE, Fail, NO_TXN};
+use super::write::{CONFLICT, Change, Cx, DUPLICATE, Fail, NO_TXN};
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 use bson::{Binary, RawBson, Timestamp, rawdoc};
 use bytes::Bytes;
@@ -118,7 +118,9 @@ impl Store {
             state.begin(*lsid, cx.op, expires);
             return Ok(());
         }
-        if state.open_txn(lsid).is_some() {
+        if let Some(txn) = state.open_txn(lsid) {
+            // The first command may have been a read of the sidecar's own.
+            txn.op = if txn.op == 0 { cx.op } else { txn.op };
             return Ok(());
         }
         match &state.sessions.entry(*lsid).or_default().txn {
@@ -160,6 +162,10 @@ impl Store {
             _ => {}
         }
         let known = matches!(state.sessions.entry(lsid).or_default().txn, Some(Phase::Committed { .. }));
+        if !known && state.conflicts(&lsid) {
+            state.abort(&lsid);
+            return Err(CONFLICT);
+        }
         if !known && !state.commit(&lsid, self.world.now_ms()) {
             return Err(NO_TXN);
         }

@@ -34,6 +34,8 @@ pub(crate) struct Flavor {
     pub(crate) records_survive: bool,
     /// It tells election and operation times.
     pub(crate) replica: bool,
+    /// A conflict of two inserts of one `_id` is found at the commit.
+    pub(crate) late_conflicts: bool,
     /// Transactions expire after this many milliseconds.
     pub(crate) txn_lifetime_ms: u64,
 }

@@ -214,6 +214,12 @@ impl State {
         }
     }
 
+    /// The open transaction of a session wrote what another one did after its snapshot (or is about to).
+    pub(crate) fn conflicts(&mut self, lsid: &Lsid) -> bool {
+        let Some(txn) = self.open_txn(lsid).cloned() else { return false };
+        txn.writes.keys().any(|place| self.newest_ts(place) > txn.snapshot)
+    }
+
     /// Commits the open transaction of a session.
     pub(crate) fn commit(&mut self, lsid: &Lsid, at_ms: u64) -> bool {
         let Some(txn) = self.open_txn(lsid).cloned() else { return false };

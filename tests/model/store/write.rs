@@ -137,14 +137,15 @@ impl Store {
                 if state.visible(&place, cx.of()).is_some() {
                     return Err(DUPLICATE);
                 }
+                let late = self.flavor.late_conflicts;
                 match state.may_write(&place, cx.of()) {
-                    Ok(()) => {
+                    Err(Blocked::Conflict) if !late => return Err(CONFLICT),
+                    Ok(()) | Err(Blocked::Conflict) => {
                         state.write(place, Some(doc.clone()), Self::by(cx), cx.of(), self.world.now_ms());
                         let done = state.done.entry(cx.op).or_default();
                         *done = (done.0 + 1, done.1 + 1);
                         return Ok(());
                     }
-                    Err(Blocked::Conflict) => return Err(CONFLICT),
                     Err(Blocked::Gone) => return Err(NO_TXN),
                     Err(Blocked::Locked) => {}
                 }
