@@ -158,7 +158,13 @@ impl Capture {
             && let Scope::Namespaces(namespaces) = &ddl.scope
         {
             for ns in namespaces {
-                durable = self.verify_namespace(ns, cause).await?;
+                durable = match self.verify_namespace(ns, cause).await {
+                    Ok(durable) => durable,
+                    Err(error) => {
+                        self.look_later(session, ddl.scope.clone());
+                        return Err(error);
+                    }
+                };
             }
         }
         session.close_slot()?;

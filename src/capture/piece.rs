@@ -146,8 +146,12 @@ impl Capture {
         };
         // Whatever has been staged must follow, whatever came after it.
         let ticket = self.enqueue(drafts);
+        if let Err(error) = compared {
+            // What the store did is not known: it is read again, now and later, since nobody may touch these entities.
+            self.settle_broken(cx, targets, hold).await;
+            return Err(error.into());
+        }
         drop(hold);
-        compared?;
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
         cx.session.close_slot()?;
         Ok(Done { reply: seen.reply, durable })

@@ -222,7 +222,14 @@ impl Capture {
         let mut durable = self.log.nothing_to_log()?;
         if !unchanged(reply.body()) {
             for ns in namespaces {
-                durable = self.verify_namespace(ns, cause).await?;
+                durable = match self.verify_namespace(ns, cause).await {
+                    Ok(durable) => durable,
+                    Err(error) => {
+                        // What the store did is not known: it is read again later.
+                        self.look_later(session, Scope::Namespaces(namespaces.to_vec()));
+                        return Err(error);
+                    }
+                };
             }
         }
         session.close_slot()?;

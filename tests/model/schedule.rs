@@ -229,6 +229,7 @@ impl Schedule {
     /// Everything works again; what is under way ends; what only a touch finds is touched.
     async fn rest(&self) {
         self.store.rough.store(false, Ordering::Relaxed);
+        self.side.mend();
         if self.side.is_poisoned() {
             self.side.die(Death::Kill);
         }

@@ -191,6 +191,13 @@ impl Sidecar {
         if stop { self.disk().stop_at(sync) } else { self.disk().fail_at(sync) }
     }
 
+    /// The disk fails no more.
+    pub(crate) fn mend(&self) {
+        self.fault(u64::MAX, false);
+        self.fault(u64::MAX, true);
+        self.armed.store(false, Ordering::Relaxed);
+    }
+
     /// A start that failed; with a disk that fails that is as it should be.
     fn stillborn(&self, error: &str) {
         self.world.note(|| format!("sidecar does not start: {error}"));
