@@ -81,6 +81,13 @@ impl Epochs {
         seen.fixed || seen.primary
     }
 
+    /// Waits until the node [takes writes](Self::leads).
+    pub async fn led(&self) {
+        let mut seen = self.seen.subscribe();
+        // The sender lives in `self`.
+        let _told = seen.wait_for(|seen| seen.fixed || seen.primary).await;
+    }
+
     /// Waits until somebody asks for a look.
     pub async fn asked(&self) {
         self.asked.notified().await;

@@ -6,6 +6,8 @@
 //!
 //! # Decisions
 //! - Events wait `follower.wait_ms` for our own record of the same change: the stream is often faster than the reply.
+//! - While the node is not the primary, events wait: what its primary writes is in the log of the sidecar there, under a higher
+//!   epoch. Once it leads, what is new to this log comes into it.
 //! - On a standalone there is no stream; what others did is found at the next touch, by catch-up at the next start, and by reconcile.
 //! - Events from before this process followed stand as *catchUp*: what happened while nobody looked.
 
@@ -158,6 +160,7 @@ impl Keeper {
                 },
             };
             tokio::time::sleep_until(first.at + self.options.wait).await;
+            self.capture.epochs().led().await;
             let mut batch = vec![first];
             while batch.len() < TOGETHER {
                 match events.try_recv() {

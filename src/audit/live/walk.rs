@@ -32,6 +32,7 @@ impl Walk {
             return Ok(None);
         }
         tokio::time::sleep(self.rest).await;
+        keeper.capture.epochs().led().await;
         let began = Instant::now();
         let limits = Limits { documents: self.pace.page(Limits::default().documents), ..Limits::default() };
         let done = keeper.page(range, limits).await?;
