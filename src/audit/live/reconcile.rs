@@ -93,7 +93,9 @@ impl Keeper {
     /// One is under way, or the node is not the primary: the log beside the primary is the one to compare.
     pub fn reconcile(self: &Arc<Self>, request: Request) -> Result<u64, String> {
         if !self.capture.epochs().leads() {
-            return Err("the node is not the primary: compare with the log of the sidecar beside the primary".to_owned());
+            return Err(
+                "the node is not the primary: compare with the log of the sidecar beside the primary".to_owned()
+            );
         }
         let run = self.board.begin_report()?;
         let (keeper, stop) = (Arc::clone(self), self.stop.clone());
