@@ -166,8 +166,15 @@ impl Capture {
         let target = Target::new(&statement.ns, id)?;
         let mut drafts = Vec::new();
         let op = if modify.is_replacement() { Op::Replace } else { Op::Update };
-        self.record_new(cx, &target, op, cx.command.stmt_ids.of(statement.index), &mut drafts).await?;
+        let stmt_id = cx.command.stmt_ids.of(statement.index);
+        let recorded = self.record_new(cx, &target, op, stmt_id, &mut drafts).await;
+        // Whatever has been staged must follow, whatever came after it.
         let ticket = self.enqueue(drafts);
+        if let Err(error) = recorded {
+            // What it made is not known: it is read again, now and later.
+            self.settle_broken(cx, vec![target], hold).await;
+            return Err(error.into());
+        }
         drop(hold);
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
         cx.session.close_slot()?;

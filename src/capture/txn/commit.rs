@@ -63,6 +63,7 @@ impl Capture {
             Err(NotSent::Stop(stop)) => return self.not_sent(tx, stop).await,
         };
         let Some(held) = held else { return self.commit_nothing(tx).await };
+        let again = matches!(tx.state.phase, Phase::Sent { .. });
         if let Err(error) = seal(&mut tx) {
             self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "broken").await;
             return Err(error);
@@ -83,7 +84,10 @@ impl Capture {
             tx.session.close_slot()?;
             return Ok(Outcome { reply: crate::capture::write::answer(&reply, tx.message.request_id()), durable });
         }
-        if says_over(body) {
+        if says_over(body) && again {
+            // A store that has forgotten a transaction says this of one that it has committed, too: what it has, tells.
+            self.settle_held(tx.txn, tx.state, held, true).await?;
+        } else if says_over(body) {
             drop(held);
             self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "error").await;
         }
