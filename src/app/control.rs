@@ -185,7 +185,7 @@ impl Running {
             since_lsn: gap.since.0,
             since: time_of(gap.since_ms),
         };
-        self.storage.index.state().gaps.into_values().map(row).collect()
+        self.storage.index.gaps().into_values().map(row).collect()
     }
 
     fn windows(&self) -> Result<Vec<WindowRow>, String> {

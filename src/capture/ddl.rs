@@ -5,7 +5,6 @@
 //! (`$out`, `$merge`, `mapReduce`, …) stands in the gap ledger, durably, before it is forwarded.
 
 use bson::raw::{RawBsonRef, RawDocument};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::command::merge::is_ok;
 use super::command::{body_without, extended_json};
@@ -35,9 +34,6 @@ const NOT_OPTIONS: [&str; 10] = [
     "txnNumber",
     "maxTimeMS",
 ];
-
-/// The last number given to a gap by this process.
-static LAST_GAP: AtomicU64 = AtomicU64::new(0);
 
 /// What a command of this kind means.
 #[derive(Debug)]
@@ -229,13 +225,11 @@ impl Capture {
     /// When the log cannot make it durable.
     pub async fn open_gap(&self, ns: &Namespace, cause: &str, detail: &str) -> Result<(), CaptureError> {
         let _turn = self.gap_turn.lock().await;
-        let open = self.index.state().gaps;
-        if open.values().any(|gap| gap.ns == *ns && gap.cause == cause) {
+        if self.index.gaps().values().any(|gap| gap.ns == *ns && gap.cause == cause) {
             return Ok(());
         }
-        let highest = open.keys().next_back().copied().unwrap_or(0);
-        let last = LAST_GAP.fetch_max(highest, Ordering::AcqRel).max(highest);
-        let id = LAST_GAP.fetch_max(last + 1, Ordering::AcqRel).max(last) + 1;
+        // Its record has this lsn or a greater one, and the next gap waits for it: no number is given twice, in no process.
+        let id = self.log.tail().next().0;
         metrics::GAPS_OPENED.add_for(cause, 1);
         let gap = Control::GapOpened { id, ns: ns.clone(), cause: cause.to_owned(), detail: detail.to_owned() };
         let _durable = self.control(vec![gap]).await?;

@@ -61,7 +61,7 @@ pub use foreign::covers;
 pub use intent::{IntentError, Intents, Left, Scope, Slot};
 use observe::Via;
 pub use own::TxnId;
-pub use txn::{TransactionLimits, in_transaction};
+pub use txn::{TransactionLimits, abort_transaction, in_transaction};
 
 /// What capture is built from.
 #[derive(Debug)]

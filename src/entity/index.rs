@@ -23,9 +23,9 @@ use super::overlay::Overlay;
 use super::row::{self, Row};
 use super::rows::Rows;
 use crate::metrics::{GAPS_OPEN, INDEX_APPLIED_LSN};
-use crate::types::{Digest, EntityKey, Epoch, LogState, Lsn, Namespace, Seq};
+use crate::types::{Digest, EntityKey, Epoch, Gap, LogState, Lsn, Namespace, Seq};
 use parking_lot::{Mutex, RwLock};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use tokio::sync::watch;
 
@@ -220,6 +220,11 @@ impl Index {
     /// The record that last emptied the namespace (or moved another to its name); zero: none did.
     pub fn emptied(&self, ns: &Namespace) -> Lsn {
         self.dropped(ns)
+    }
+
+    /// The gaps that are open.
+    pub fn gaps(&self) -> BTreeMap<u64, Gap> {
+        self.folded.read().log.gaps.clone()
     }
 
     /// The fold of the log up to [`Index::applied`].

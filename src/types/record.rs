@@ -198,7 +198,7 @@ pub enum Control {
     },
     /// From here on the log does not prove `ns` (or all namespaces of a database, written `db.*`).
     GapOpened {
-        /// Dense number of the gap in this log.
+        /// Number of the gap: ascending in this log, never given twice.
         id: u64,
         /// What is not proved: a namespace, or `db.*`.
         ns: Namespace,

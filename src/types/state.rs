@@ -36,7 +36,7 @@ impl NamespaceState {
 /// An open entry of the gap ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Dense number in this log.
+    /// Number, ascending in this log.
     pub id: u64,
     /// What is not proved.
     pub ns: Namespace,

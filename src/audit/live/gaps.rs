@@ -26,7 +26,7 @@ impl Keeper {
     pub(super) async fn gaps(&self) {
         let mut round = 0_u32;
         loop {
-            for gap in self.index.state().gaps.into_values() {
+            for gap in self.index.gaps().into_values() {
                 if stays(&gap.cause) && !round.is_multiple_of(ASK_EVERY) {
                     continue;
                 }
@@ -69,7 +69,7 @@ impl Keeper {
     }
 
     /// The namespaces that a gap covers: those of the store and those that the log knows.
-    async fn covered(&self, gap: &Namespace) -> Result<BTreeSet<Namespace>, KeepError> {
+    pub(super) async fn covered(&self, gap: &Namespace) -> Result<BTreeSet<Namespace>, KeepError> {
         let known = self.index.state().namespaces.into_keys();
         let mut all: BTreeSet<Namespace> = known.filter(|ns| covers(gap, ns)).collect();
         let databases = match (gap.as_str(), gap.collection()) {

@@ -103,7 +103,7 @@ impl Keeper {
             return Ok(Found::CatchUp);
         }
         let aggregates = |cause: &str| matches!(cause, "out" | "merge" | "mapReduce");
-        let gap = || self.index.state().gaps.values().any(|gap| gap.ns == *ns && aggregates(&gap.cause));
+        let gap = || self.index.gaps().values().any(|gap| gap.ns == *ns && aggregates(&gap.cause));
         let aggregation = self.capture.is_aggregating(ns) || gap();
         Ok(if aggregation { Found::Aggregation } else { Found::Bypass })
     }

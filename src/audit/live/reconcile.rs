@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
 
-use super::snapshot::passing;
 use super::walk::Walk;
 use super::{KeepError, Keeper};
 use crate::capture::range::{Difference, Done, Mode, Range, Side};
@@ -130,7 +129,7 @@ impl Keeper {
     async fn compare_all(&self, request: &Request) -> Result<(), KeepError> {
         let namespaces = match &request.ns {
             Some(ns) => BTreeSet::from([ns.clone()]),
-            None => self.everything().await?,
+            None => self.covered(&Namespace::from_full("*.*")).await?,
         };
         self.board.with_report(|report| report.namespaces = namespaces.len() as u64);
         let (mut differing, mut repaired) = (0, 0);
@@ -143,15 +142,6 @@ impl Keeper {
         metrics::RECONCILE_RUNS.inc();
         info!(differing, repaired, "log and store are compared");
         Ok(())
-    }
-
-    async fn everything(&self) -> Result<BTreeSet<Namespace>, KeepError> {
-        let mut all: BTreeSet<Namespace> = self.index.state().namespaces.into_keys().collect();
-        for db in self.node.databases().await? {
-            all.extend(self.node.listing(&db).await?.into_iter().filter(|one| one.plain).map(|one| one.ns));
-        }
-        all.retain(|ns| !passing(ns));
-        Ok(all)
     }
 
     /// One namespace; `None`: it is not recorded.

@@ -117,7 +117,7 @@ impl Capture {
                 self.told(&reply, tx.message)
             }
             Stop::Blocked => {
-                tx.upstream.run("admin", fields::abort(tx.message.body())).await?;
+                tx.upstream.run("admin", fields::abort_transaction(tx.message.body())).await?;
                 self.end(tx.txn, tx.state, Phase::Aborted { certain: true }, "blocked").await;
                 Err(super::lock_timeout())
             }

@@ -37,7 +37,7 @@ impl Capture {
         }
         if tx.ours_began {
             // The client's own command has not begun it, so for the client it is not there.
-            tx.upstream.run("admin", fields::abort(tx.message.body())).await?;
+            tx.upstream.run("admin", fields::abort_transaction(tx.message.body())).await?;
             self.end(tx.txn, tx.state, Phase::Aborted { certain: true }, "error").await;
             return Ok(());
         }

@@ -78,7 +78,7 @@ pub(super) fn first(piece: &OpMsg, client: &RawDocument) -> Result<Bytes, ShapeE
 }
 
 /// `abortTransaction` for the transaction of `body`.
-pub(super) fn abort(body: &RawDocument) -> RawDocumentBuf {
+pub fn abort_transaction(body: &RawDocument) -> RawDocumentBuf {
     let mut abort = RawDocumentBuf::new();
     abort.append(cstr!("abortTransaction"), 1);
     copy(body, &MEMBER, &mut abort);
@@ -137,6 +137,6 @@ mod tests {
         let body =
             rawdoc! { "insert": "c", "lsid": lsid(), "txnNumber": 4_i64, "autocommit": false, "apiVersion": "1" };
         let expected = rawdoc! { "abortTransaction": 1, "lsid": lsid(), "txnNumber": 4_i64, "autocommit": false, "apiVersion": "1" };
-        assert_eq!(abort(&body), expected);
+        assert_eq!(abort_transaction(&body), expected);
     }
 }

@@ -57,7 +57,7 @@ use crate::wire::msg::OpMsg;
 use crate::wire::{DdlKind, Kind};
 
 use fields::Ident;
-pub use fields::in_transaction;
+pub use fields::{abort_transaction, in_transaction};
 pub use registry::TransactionLimits;
 pub(crate) use registry::Transactions;
 use registry::{Known, Phase, SessionKey, State, Txn};
@@ -215,7 +215,7 @@ impl Capture {
                 self.told(&reply, message)
             }
             Err(Stop::Blocked) => {
-                tx.upstream.run("admin", fields::abort(message.body())).await?;
+                tx.upstream.run("admin", abort_transaction(message.body())).await?;
                 self.end(tx.txn, tx.state, Phase::Aborted { certain: true }, "blocked").await;
                 Err(lock_timeout())
             }
@@ -302,7 +302,7 @@ impl Capture {
     /// A command of a transaction that may still be open in the store though nothing is known of it here: first it is surely
     /// over, then the store answers.
     async fn after_abort(&self, upstream: &mut Upstream, message: &OpMsg) -> Result<Outcome, CaptureError> {
-        upstream.run("admin", fields::abort(message.body())).await?;
+        upstream.run("admin", abort_transaction(message.body())).await?;
         let reply = relay(upstream, message).await?;
         self.told(&reply, message)
     }
