@@ -80,7 +80,7 @@ def test_capped_stays(lab, mode):
     (gap,) = open_gaps(sidecar)
     assert gap["cause"] == "capped" and gap["remedy"].startswith("none while the collection is what it is")
     text = run_cli("status", "--admin", sidecar.admin).stdout
-    assert "gap 1: none while" in text, text
+    assert f"gap {gap['id']}: none while" in text, text
     assert changes(sidecar, "--namespace", "cap.c") == []
 
 
