@@ -154,8 +154,8 @@ def test_what_is_rolled_back_was_never_exported(lab):
     eventually(lambda: pair.proved(0) and pair.status(0)["export"]["closed_window"] > exported, 20, "windows go on")
     merge, losses = pair.merged()
     losses[0].judge()
-    # One of the seven has a new state already.
-    assert losses[0].corrected == 6 and losses[0].found["storeLoss"] == 7, (losses[0].corrected, losses[0].found)
+    # One of the seven may have its new state already when it is read.
+    assert losses[0].corrected in (6, 7) and losses[0].found["storeLoss"] == 7, (losses[0].corrected, losses[0].found)
     merge.no_number_twice()
     assert not difference(merge.documents(), dump(pair.store.client()))
 
