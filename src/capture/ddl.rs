@@ -239,8 +239,7 @@ impl Capture {
 
 async fn forward_alone(upstream: &mut Upstream, forward: bytes::Bytes) -> Result<OpMsg, CaptureError> {
     let id = upstream.next_id();
-    let mut replies = upstream.pipeline(&[with_number(forward, 4, id)]).await?;
-    replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))
+    Ok(upstream.exchange(&with_number(forward, 4, id)).await?)
 }
 
 /// The error is not one that says that there was nothing to do: `NamespaceExists` 48.

@@ -22,12 +22,7 @@ impl Capture {
         if info.excluded {
             return Ok(done);
         }
-        let mut targets = Vec::with_capacity(ids.len());
-        for id in ids {
-            targets.push(Target::new(ns, id.as_raw_bson_ref())?);
-        }
-        targets.sort_by(|a, b| a.key.cmp(&b.key));
-        targets.dedup_by(|a, b| a.key == b.key);
+        let targets = Target::all(ns, ids)?;
         metrics::VERIFY_ENTITIES.add(targets.len() as u64);
         done.entities = targets.len() as u64;
         let range = self.new_range(ns, Cause { found, ..Cause::default() }, Mode::Append, info.collated);

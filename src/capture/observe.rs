@@ -35,6 +35,15 @@ impl Target {
         let key = key_of(&id).map_err(|e| CaptureError::Answer(e.to_string()))?;
         Ok(Self { ns: ns.clone(), key, id: RawBson::from(id) })
     }
+
+    /// From several `_id`s of one namespace: each entity once, in the order in which guards are taken.
+    pub(crate) fn all(ns: &Namespace, ids: &[RawBson]) -> Result<Vec<Self>, CaptureError> {
+        let targets: Result<Vec<Self>, _> = ids.iter().map(|id| Self::new(ns, id.as_raw_bson_ref())).collect();
+        let mut targets = targets?;
+        targets.sort_by(|a, b| a.key.cmp(&b.key));
+        targets.dedup_by(|a, b| a.key == b.key);
+        Ok(targets)
+    }
 }
 
 /// Images by entity, in order, so that records of one command always stand in the same order.
@@ -81,8 +90,7 @@ pub(crate) fn encode(request: &Request, id: i32) -> Bytes {
 /// Sends one request and takes its reply.
 pub(crate) async fn ask(upstream: &mut Upstream, request: &Request) -> Result<OpMsg, CaptureError> {
     let bytes = encode(request, upstream.next_id());
-    let mut replies = upstream.pipeline(&[bytes]).await?;
-    replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))
+    Ok(upstream.exchange(&bytes).await?)
 }
 
 /// The store's refusal, if the reply is one.

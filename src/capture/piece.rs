@@ -303,8 +303,7 @@ impl Capture {
     /// Forwards a message under a request id of ours and takes the reply.
     pub(crate) async fn forward(&self, cx: &mut Cx<'_>, message: Bytes) -> Result<OpMsg, CaptureError> {
         let message = tagged(cx, message);
-        let mut replies = cx.upstream.pipeline(&[message]).await?;
-        replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))
+        Ok(cx.upstream.exchange(&message).await?)
     }
 
     /// Reads images for the client of `cx`.

@@ -204,12 +204,7 @@ impl Capture {
         if self.namespace(ns).await?.excluded {
             return Ok(());
         }
-        let mut targets = Vec::with_capacity(ids.len());
-        for id in ids {
-            targets.push(Target::new(ns, id.as_raw_bson_ref())?);
-        }
-        targets.sort_by(|a, b| a.key.cmp(&b.key));
-        targets.dedup_by(|a, b| a.key == b.key);
+        let targets = Target::all(ns, ids)?;
         let _shared = self.ns_guards.shared(ns).await;
         let keys = targets.iter().map(|t| t.key.clone()).collect();
         let _guard = self.guards.lock(ns, keys).await;

@@ -171,9 +171,8 @@ impl Capture {
         let Some((swapped, durable)) = self.round(cx, aim, round).await? else { return Ok(None) };
         let body = translate(&swapped.reply, cx.command.verb, trailer, swapped.changed).map_err(shape)?;
         let message = Builder::reply(swapped.reply.request_id(), 0).body(&body).finish();
-        let message = crate::wire::Message::from_bytes(message, crate::wire::Limits::default());
-        let message = message.ok().flatten().and_then(|m| OpMsg::parse(m).ok());
-        let message = message.ok_or_else(|| CaptureError::Answer("a reply that does not fit".to_owned()))?;
+        let message =
+            OpMsg::from_bytes(message).ok_or_else(|| CaptureError::Answer("a reply that does not fit".to_owned()))?;
         Ok(Some(Came { replies: vec![message], all_shown: false, durable }))
     }
 

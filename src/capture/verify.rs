@@ -200,8 +200,8 @@ impl Capture {
         let hold = self.guard_alone(namespaces, limit).await?;
         session.slot()?.namespaces(namespaces)?;
         let id = upstream.next_id();
-        let reply = match upstream.pipeline(&[super::piece::with_number(forward, 4, id)]).await {
-            Ok(mut replies) => replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))?,
+        let reply = match upstream.exchange(&super::piece::with_number(forward, 4, id)).await {
+            Ok(reply) => reply,
             Err(error) => {
                 self.settle_session(session, &cause, namespaces.to_vec(), hold).await;
                 return Err(error.into());

@@ -9,7 +9,7 @@ use crate::metrics::{CAPTURE_ERRORS, COMMANDS_REFUSED, UPSTREAM_BYTES, WRITE_COM
 use crate::types::Namespace;
 use crate::wire::build::acknowledged;
 use crate::wire::reply::Failure;
-use crate::wire::{Builder, DdlKind, Header, Kind, Limits, Message, OpMsg, WriteKind, auth};
+use crate::wire::{Builder, DdlKind, Header, Kind, OpMsg, WriteKind, auth};
 use bson::raw::{RawBsonRef, RawDocumentBuf, cstr};
 use bytes::Bytes;
 use std::future::poll_fn;
@@ -256,9 +256,7 @@ impl Change {
 
 /// Bytes of our own making, as a message.
 fn reparse(bytes: Bytes) -> Result<OpMsg, End> {
-    let limits = Limits { max_message: u32::MAX };
-    let message = Message::from_bytes(bytes, limits)?.ok_or(End::Reply("a write"))?;
-    OpMsg::parse(message).map_err(|_msg| End::Reply("a write"))
+    OpMsg::from_bytes(bytes).ok_or(End::Reply("a write"))
 }
 
 #[cfg(test)]

@@ -208,10 +208,18 @@ impl Upstream {
         }
         let mut replies = Vec::with_capacity(requests.len());
         for request in requests {
-            let id = Header::parse(request, Limits { max_message: u32::MAX })?.map_or(0, |header| header.request_id);
-            replies.push(self.reply_to(id).await?);
+            replies.push(self.reply_to(number_of(request)?).await?);
         }
         Ok(replies)
+    }
+
+    /// [`pipeline`](Self::pipeline) of one.
+    ///
+    /// # Errors
+    /// When the reply did not come.
+    pub async fn exchange(&mut self, request: &[u8]) -> Result<OpMsg, UpstreamError> {
+        self.send(request).await?;
+        self.reply_to(number_of(request)?).await
     }
 
     /// Lowers or raises the limit of a reply, once the node told its own.
@@ -280,6 +288,11 @@ impl Upstream {
             self.buf = BytesMut::new();
         }
     }
+}
+
+/// The number of a request message.
+fn number_of(request: &[u8]) -> Result<i32, UpstreamError> {
+    Ok(Header::parse(request, Limits { max_message: u32::MAX })?.map_or(0, |header| header.request_id))
 }
 
 /// A command of ours as a whole message. `$db` is added.

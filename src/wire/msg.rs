@@ -4,7 +4,7 @@
 //! `1 i32 size, cstring id, documents…` (any number; mongod takes two). Documents are checked for their frame (length
 //! and end) here; what is inside them is checked when it is read.
 
-use super::frame::{HEADER_LEN, Message, document_len, i32_le, opcode, u32_le};
+use super::frame::{HEADER_LEN, Limits, Message, document_len, i32_le, opcode, u32_le};
 use bson::raw::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 use std::ops::Range;
@@ -108,6 +108,12 @@ pub struct OpMsg {
 }
 
 impl OpMsg {
+    /// A message of our own making; `None`: it is none.
+    pub fn from_bytes(bytes: Bytes) -> Option<Self> {
+        let message = Message::from_bytes(bytes, Limits { max_message: u32::MAX }).ok()??;
+        Self::parse(message).ok()
+    }
+
     /// Reads the sections and checks the checksum, where there is one.
     ///
     /// # Errors

@@ -63,7 +63,6 @@ impl Tx<'_> {
         body.append(cstr!("$db"), ns.db());
         let probe = self.joined(&Request { body, sequences: Vec::new() });
         let Ok(probe) = probe else { return Ok(false) };
-        let replies = self.upstream.pipeline(&[probe]).await?;
-        Ok(replies.last().is_some_and(|reply| is_ok(reply.body())))
+        Ok(is_ok(self.upstream.exchange(&probe).await?.body()))
     }
 }

@@ -364,8 +364,7 @@ impl Tx<'_> {
         self.first = false;
         let id = self.upstream.next_id();
         let piece = super::piece::with_number(piece, 4, id);
-        let mut replies = self.upstream.pipeline(&[piece]).await.map_err(CaptureError::from)?;
-        Ok(replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))?)
+        Ok(self.upstream.exchange(&piece).await.map_err(CaptureError::from)?)
     }
 }
 
@@ -373,8 +372,7 @@ impl Tx<'_> {
 async fn relay(upstream: &mut Upstream, message: &OpMsg) -> Result<OpMsg, CaptureError> {
     let bytes = if message.flags() == 0 { message.bytes().clone() } else { message.with_body(message.body(), 0) };
     let bytes = super::piece::with_number(bytes, 4, upstream.next_id());
-    let mut replies = upstream.pipeline(&[bytes]).await?;
-    replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))
+    Ok(upstream.exchange(&bytes).await?)
 }
 
 /// The reply says that the transaction has ended in the store.

@@ -29,9 +29,7 @@ impl Tx<'_> {
 
     async fn ask(&mut self, request: &Request) -> Result<OpMsg, Stop> {
         let bytes = self.joined(request)?;
-        let mut replies = self.upstream.pipeline(&[bytes]).await.map_err(CaptureError::from)?;
-        let reply = replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))?;
-        granted(reply)
+        granted(self.upstream.exchange(&bytes).await.map_err(CaptureError::from)?)
     }
 
     /// Images of these entities as the transaction sees them, handed on as they come; those that are not there are not.

@@ -25,7 +25,6 @@ use crate::metrics;
 use crate::types::{Change, Epoch, Image, Namespace, Op, Seq};
 use crate::wire::WriteKind;
 use crate::wire::msg::OpMsg;
-use crate::wire::{Limits, Message};
 
 /// Bytes of images before that wait in memory for the reply.
 const HELD_BYTES: usize = 8 << 20;
@@ -384,7 +383,5 @@ fn with_start(tx: &Tx<'_>, piece: Bytes) -> Result<Bytes, Stop> {
 
 /// Bytes of our own making, as a message.
 fn reparse(bytes: Bytes) -> Result<OpMsg, Stop> {
-    let message = Message::from_bytes(bytes, Limits { max_message: u32::MAX });
-    let message = message.ok().flatten().and_then(|m| OpMsg::parse(m).ok());
-    Ok(message.ok_or_else(|| CaptureError::Answer("a message that does not fit".to_owned()))?)
+    Ok(OpMsg::from_bytes(bytes).ok_or_else(|| CaptureError::Answer("a message that does not fit".to_owned()))?)
 }
