@@ -315,7 +315,7 @@ pub static GAPS_OPEN: Gauge =
     Gauge::new("tidelog_gaps_open", Count, "Stretches of reality that the log does not prove now.");
 /// Gaps opened, by cause.
 pub static GAPS_OPENED: Counter = Counter::new("tidelog_gaps_opened_total", Count, "Gaps opened, by cause.")
-    .by("cause", &["out", "merge", "mapReduce", "ddl", "stream", "capped", "timeseries", "other"]);
+    .by("cause", &["out", "merge", "mapReduce", "ddl", "stream", "commit", "capped", "timeseries", "other"]);
 // export
 
 /// Windows closed, by cause.

@@ -1,5 +1,6 @@
 """Commits of which the outcome is not told: whole in the log exactly once if the store has them, absent if it has not."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -139,6 +140,40 @@ def test_a_batch_that_is_logged_already(rig, tmp_path):
     found = whole(sidecar, store)
     assert len(found) == 5 and not any(r["op"] == "observed" for r in found)
     assert not list(intents.iterdir()), "what is settled is forgotten"
+
+
+def test_a_commit_file_that_a_crash_of_the_machine_has_torn(rig):
+    """What was sent cannot be read any more: the sidecar serves, says that nothing is proved, compares everything, and closes the gap."""
+    store, shim, sidecar = rig
+    shim.arm(Rule("frozen", COMMIT))
+    raw = Raw(sidecar.listen)
+    begun(raw, 1)
+    asked = threading.Thread(target=lambda: pytest.raises(Exception, commit, raw, 1))
+    asked.start()
+    eventually(lambda: store.client()["t"]["c"].find_one({"_id": 0})["v"] == 1, 10, "the store has committed")
+    sidecar.kill()
+    shim.cut_all()
+    shim.thaw()
+    asked.join(20)
+    (torn,) = (sidecar.data / "intents" / "transactions").iterdir()
+    size = torn.stat().st_size
+    assert size > 4096
+    os.truncate(torn, size - 100)
+    sidecar.start()
+    eventually(lambda: any(gap["cause"] == "commit" and gap["until_lsn"] for gap in ledger(sidecar)), 20, "the gap opens and closes")
+    assert not torn.exists()
+    found = [r for r in changes(sidecar) if r["op"] == "observed"]
+    assert len(found) == 2 and {r["found"] for r in found} <= {"recovery", "touch", "bypass", "catchUp"}
+    with Raw(sidecar.listen) as again:
+        commit(again, 1)
+    whole(sidecar, store)
+
+
+def ledger(sidecar) -> list[dict]:
+    """The gaps that the windows so far tell of."""
+    sidecar.cut()
+    manifests = sorted(sidecar.export.glob("**/manifest*.json"))
+    return [gap for path in manifests for gap in json.loads(path.read_text())["gaps"]]
 
 
 def test_a_commit_that_lands_after_the_kill(rig):

@@ -4,6 +4,7 @@
 //! writers off these entities meanwhile. One that is still as before proves that it has not been committed *yet*: it may be,
 //! by the client's next try or by a message that is still in the network, until the store gives it up.
 
+use std::io::ErrorKind;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -16,7 +17,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::observe::Target;
 use crate::metrics;
 use crate::mutants::{Mutant, mutated};
-use crate::types::{Change, Digest, Found, Image};
+use crate::types::{Change, Digest, Found, Image, Namespace};
 use bson::raw::RawDocument;
 
 /// Entities that are read at once.
@@ -170,7 +171,10 @@ impl Capture {
     /// Takes up the commits that dead processes had sent, and settles those that can be told.
     pub(crate) async fn recover_commits(&self) -> Result<usize, CaptureError> {
         for left in self.transactions.files.left_behind()? {
-            if !self.transactions.all().iter().any(|txn| txn.number == left.number && txn.key.lsid == left.lsid) {
+            if let Some(damage) = damage(&left.spill)? {
+                self.lost(left, &damage).await?;
+            } else if !self.transactions.all().iter().any(|txn| txn.number == left.number && txn.key.lsid == left.lsid)
+            {
                 self.take_up(left).await?;
             }
         }
@@ -188,8 +192,16 @@ impl Capture {
         Ok(sent)
     }
 
+    /// A sent commit that a crash of the machine has torn: what it changed is not known, so nothing is proved until all is compared.
+    async fn lost(&self, mut left: Left, damage: &std::io::Error) -> Result<(), CaptureError> {
+        warn!(file = left.name, %damage, "a sent commit cannot be read: everything is compared with the store");
+        let detail = format!("the file {} of a commit that had been sent cannot be read: {damage}", left.name);
+        self.open_gap(&Namespace::new("*", "*"), "commit", &detail).await?;
+        left.spill.release().map_err(CaptureError::from)
+    }
+
     async fn take_up(&self, left: Left) -> Result<(), CaptureError> {
-        let Left { name, user, lsid, number, spill } = left;
+        let Left { name: _, user, lsid, number, spill } = left;
         let key = SessionKey { user, lsid: lsid.clone() };
         let id = RawDocument::from_bytes(&lsid).ok().and_then(|d| d.get_binary("id").ok()?.bytes.try_into().ok());
         let txn =
@@ -197,14 +209,7 @@ impl Capture {
         {
             let mut state = txn.state.lock().await;
             for change in spill.changes() {
-                let change = match change {
-                    Ok(change) => change,
-                    Err(error) => {
-                        // Only a crash of the machine can have cut it: what the store kept is found by verification.
-                        warn!(file = name, %error, "a sent commit cannot be read; its changes are found as observed");
-                        break;
-                    }
-                };
+                let change = change.map_err(spilled)?;
                 self.marks.place(&txn.owner, self.marks.hash(&change.ns, &change.key));
                 if state.namespaces.insert(change.ns.clone()) {
                     self.marks.enter(&txn.owner, &change.ns);
@@ -219,5 +224,14 @@ impl Capture {
         let older = if newest { sessions.insert(key, txn) } else { Some(txn) };
         self.transactions.left.lock().extend(older);
         Ok(())
+    }
+}
+
+/// What keeps a spill from being read to its end; an error of the disk itself is none.
+fn damage(spill: &Spill) -> Result<Option<std::io::Error>, CaptureError> {
+    match spill.changes().find_map(Result::err) {
+        Some(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => Ok(Some(error)),
+        Some(error) => Err(spilled(error)),
+        None => Ok(None),
     }
 }
