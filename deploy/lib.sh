@@ -8,6 +8,7 @@
 #   ensure_store             a store to test against; sets STORE_BIN (or leaves it empty when TIDELOG_STORE_URI is given)
 #   ensure_node_check DIR    the Node.js program with its packages; sets NODE_CHECK to a folder
 #   ensure_go_check DIR      the Go program, built; sets GO_CHECK
+#   ensure_second_store DIR  mongo-java-server with H2, compiled; sets SECOND_STORE to a folder of classes and jars
 #   ensure_cargo_deny        cargo-deny on PATH
 #   build_release            the sidecar; sets TIDELOG_BIN unless it is given
 #   free_ports N             prints N free ports of loopback
@@ -110,6 +111,22 @@ ensure_go_check() {
   (cd "$source" && GOFLAGS=-mod=readonly GOTOOLCHAIN=local go build -o "$GO_CHECK.new" .) >&2 ||
     die "the Go program could not be built"
   mv "$GO_CHECK.new" "$GO_CHECK"
+}
+
+# A server that shares no code with the first one (see STORE_CRATE).
+ensure_second_store() {
+  local source=$1
+  { command -v mvn && command -v javac; } >/dev/null || ensure_apt maven default-jdk-headless
+  SECOND_STORE="$TIDELOG_TOOLS/second-store-$(sum_of "$source"/pom.xml "$source"/*.java)"
+  [ -e "$SECOND_STORE/complete" ] && return 0
+  say "installing the second store into $SECOND_STORE"
+  rm -rf "$SECOND_STORE"
+  mkdir -p "$SECOND_STORE"
+  cp "$source"/pom.xml "$source"/*.java "$SECOND_STORE"
+  (cd "$SECOND_STORE" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DoutputDirectory="$SECOND_STORE/jars") >&2 || die "Maven could not install mongo-java-server"
+  (cd "$SECOND_STORE" && javac -cp 'jars/*' -d . ./*.java) >&2 || die "the second store's launcher could not be compiled"
+  : >"$SECOND_STORE/complete"
 }
 
 # A debug build: it is as right as an optimised one and ready in a third of the time.

@@ -7,16 +7,16 @@ RAW = CodecOptions(document_class=RawBSONDocument)
 OWN = {"config", "local"}
 
 
-def dump(client) -> dict[str, list[bytes]]:
-    """namespace -> sorted raw documents; namespaces without documents are left out, as are views."""
+def dump(client, wanted=lambda database, collection: True) -> dict[str, list[bytes]]:
+    """namespace -> sorted raw documents; namespaces without documents are left out, as are views and what is not `wanted`."""
     found = {}
     for name in client.list_database_names():
-        if name in OWN:
+        if name in OWN or not name:
             continue
         database = client[name]
         for info in database.list_collections():
             collection = info["name"]
-            if info["type"] != "collection" or collection.startswith("system."):
+            if info["type"] != "collection" or collection.startswith("system.") or not wanted(name, collection):
                 continue
             raw = [bytes(d.raw) for d in database.get_collection(collection, codec_options=RAW).find()]
             if raw:

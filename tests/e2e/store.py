@@ -110,3 +110,26 @@ class Store:
         """Ends it in an orderly way."""
         if self.process:
             self.process.terminate(20)
+
+
+class SecondStore(Store):
+    """A server that shares no code with the first one: mongo-java-server with H2, installed by deploy/test.sh."""
+
+    def __init__(self, folder: pathlib.Path, mode: str = "second"):
+        super().__init__(folder, mode)
+        self.home = os.environ.get("TIDELOG_SECOND_STORE", "")
+        if not os.path.exists(f"{self.home}/complete"):
+            raise RuntimeError("no second store: run deploy/test.sh e2e, which installs one, or set TIDELOG_SECOND_STORE")
+
+    def start(self) -> "SecondStore":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = self.port or free_port()
+        argv = ["java", "-Xmx512m", "-cp", f"{self.home}:{self.home}/jars/*", "SecondStore", str(self.port), str(self.folder / "h2.mv")]
+        self.process = Process(argv, self.folder.parent / f"{self.folder.name}.log")
+        deadline = time.monotonic() + 60
+        while "listening on" not in self.process.output():
+            self.process.must_live()
+            if time.monotonic() > deadline:
+                raise RuntimeError("the second store did not come up")
+            time.sleep(0.05)
+        return self
