@@ -67,7 +67,7 @@ class Sidecar:
 
     def await_addresses(self, ready: bool = True) -> "Sidecar":
         """Waits until it serves; it does when it has settled with the store what its last process left open."""
-        self._await(lambda: self._addresses(), 30, "its addresses")
+        self._await(lambda: self._addresses(), 120, "its addresses")
         if ready:
             self.await_ready()
         return self

@@ -50,7 +50,7 @@ def the_end(nemesis: Nemesis) -> None:
     nemesis.workload.stop()
     diaries = nemesis.workload.wait(120)
     nemesis.sidecar.await_ready()
-    nemesis.touch()
+    nemesis.find_others()
     settle(nemesis.sidecar, nemesis.store, diaries, lossy=nemesis.store_died)
     # The test store forgets its retryable writes when it restarts: then a retry applies again, with or without a sidecar.
     assert nemesis.store_died or not twice_applied(nemesis.store.client())
