@@ -29,8 +29,9 @@ class World:
         self.shim, self.direct = Shim(self.store.address), Shim(self.direct_store.address)
         config = "[windows]\nmax_records = 2000\n[capture]\ntransaction_lifetime_ms = 4000\n"
         self.sidecar = lab.sidecar(self.shim.address, config=config)
-        with self.store.client() as client:  # a transaction that lost its client holds others up for so long
-            client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": 2})
+        for store in (self.store, self.direct_store):  # a transaction that lost its client holds others up for so long
+            with store.client() as client:
+                client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": 2})
 
     def close(self) -> None:
         self.shim.close()

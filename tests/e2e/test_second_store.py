@@ -33,6 +33,7 @@ DIFFER = {
     "update folded _id upsert": NO_LAST_ERROR, "delete and insert again": NO_LAST_ERROR, "retry update no match": NO_LAST_ERROR,
     "retry delete": NO_LAST_ERROR, "retry delete none": NO_LAST_ERROR,
     "create with options": LISTS, "create time series": LISTS, "convertToCapped refused or not": LISTS, "listCollections": LISTS,
+    "indexes": "listed in any order",
     "wrong: insert collection empty": "the server answers with write errors; the sidecar's own read of that name fails and it closes the connection",
     "wrong: rename bad": "the same for a rename without a database",
 }

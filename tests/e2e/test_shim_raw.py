@@ -11,6 +11,7 @@ from normal import Normal, literals
 from shim import WRITES, Rule, Shim
 from shim_world import CUT_POINTS, ERRORS, RETRY, WAITS, in_parallel
 from validator import fold_lines
+from waiting import eventually
 from wire import Closed, Raw
 
 DOCS = [{"_id": i, "n": i, "s": "x", "a": [i]} for i in range(6)]
@@ -192,3 +193,68 @@ def test_what_the_sidecar_asks_in_between(world):
     print(f"{sum(met)} reads broken in {len(cases)} commands, {len(wrong)} wrong")
     compare("the log", fold_lines(world.sidecar.log_records()), dump(world.store.client()))
     assert sum(met) > 100 and not wrong, f"{len(wrong)} wrong:\n" + "\n".join(wrong[:40])
+
+
+# --- transactions ------------------------------------------------------------------------------------------------------------
+
+ENDS = {"commitTransaction": 1, "abortTransaction": 1}
+
+
+def txn_case(side: Side, name: str, end: str, app: str, collection: str, rule: Rule) -> list:
+    """A statement, the end, the end once more as a driver sends it after an error, and the documents. Each on a connection of its own."""
+    fields = {"lsid": {"id": Binary(abs(hash(app)).to_bytes(16, "big"), 4)}, "txnNumber": Int64(1), "autocommit": False}
+    with side.connect("setup") as raw:
+        raw.command({"insert": collection, "documents": DOCS, "$db": "t"})
+    first = filled(RAW[name], collection) | fields | {"startTransaction": True}
+    first.setdefault("$db", "t")
+    last = {end: 1, "$db": "admin"} | fields
+    side.shim.arm(rule)
+    replies = []
+    for command in (first, last, last):
+        with side.connect(app) as raw:
+            replies.append(ask(raw, command))
+    side.shim.disarm(rule)
+    with side.connect("setup") as raw:
+        replies.append(ask(raw, {"find": collection, "sort": {"_id": 1}, "$db": "t"}))
+    assert rule.fired, "the rule never met its message"
+    return replies
+
+
+def judge_txn(direct: list, through: list, name: str) -> str:
+    """The same words at each step; where a statement was cut, the sidecar has ended a transaction that may still be open directly, so
+    only the codes that a driver acts on and the end count there."""
+    told = [[("closed" if r.get("closed") else r.get("code", "ok"), tuple(r.get("errorLabels", ()))) for r in side[:3]] for side in (direct, through)]
+    ends = [comparable(side[3:], RAW[name]) for side in (direct, through)]
+    # An error that says that the transaction is over is believed, though this store never said it.
+    broken = told[0][0][0] != "ok" or told[1][0][0] != "ok" or told[0][1][0] == 112
+    if broken:
+        said_yes = through[1].get("ok") == 1.0 or through[2].get("ok") == 1.0
+        return "" if ends[0] == ends[1] or not said_yes else f"committed otherwise: {told} {ends}"
+    return "" if told[0] == told[1] and ends[0] == ends[1] else f"direct {told[0]}\n   through {told[1]}\n   {ends}"
+
+
+def test_transactions_at_each_point(world):
+    """A statement, the commit and the abort of a transaction, each fault: the client is told what it is told directly."""
+    names = ["insert", "update", "update by filter", "delete", "fam new", "upsert"]
+    faults = [(p, c, labels) for p, c, labels in ERRORS if c != 112] + [("error", 112, ("TransientTransactionError",))]
+    faults += [(p, 0, ()) for p in (*CUT_POINTS, *WAITS)]
+    cases = []
+    for name, end, (point, code, labels) in itertools.product(names, ENDS, faults):
+        cases.append((name, end, frozenset({end}), point, code, labels))
+        if point != "concern":  # inside a transaction there is none
+            cases.append((name, end, WRITES, point, code, labels))
+    direct, through = Side(world.direct.address, world.direct), Side(world.sidecar.listen, world.shim)
+
+    def run(number: int, name: str, end: str, commands: frozenset, point: str, code: int, labels: tuple) -> str:
+        sides = []
+        for side in (direct, through):
+            app = f"txn-{number}"
+            rule = Rule(point, commands, app=app, code=code, labels=labels, seconds=0.02)
+            sides.append(txn_case(side, name, end, app, f"x{number}", rule))
+        return judge_txn(*sides, name)
+
+    named = [(f"{n}, {e}, {p} of {'the end' if e in w else 'the statement'} {c} {labels}", run, (i, n, e, w, p, c, labels)) for i, (n, e, w, p, c, labels) in enumerate(cases)]
+    wrong = in_parallel(named, 4)
+    print(f"{len(cases)} transactions, {len(wrong)} wrong")
+    eventually(lambda: fold_lines(world.sidecar.log_records()).documents() == dump(world.store.client()), 20, "the log folds to the store", every=0.5)
+    assert not wrong, f"{len(wrong)} of {len(cases)} wrong:\n" + "\n".join(wrong[:40])
