@@ -75,9 +75,9 @@ pub struct SnapshotStatus {
     pub estimated: u64,
     /// The same of 100.
     pub percent: u64,
-    /// Documents a second, lately.
+    /// Documents a second, lately; 0: not known yet.
     pub per_second: u64,
-    /// About how long it will still take.
+    /// About how long it will still take; 0 while the rate is not known.
     pub left_ms: u64,
     /// Why the last try failed; empty: it did not.
     pub error: String,

@@ -100,7 +100,11 @@ fn print_snapshot(snapshot: &SnapshotStatus, out: &mut dyn Write) -> io::Result<
     if !snapshot.reading.is_empty() {
         let (ns, read, of) = (plain(&snapshot.reading), count(snapshot.read), count(snapshot.estimated));
         let (percent, rate, left) = (snapshot.percent, count(snapshot.per_second), span(snapshot.left_ms));
-        writeln!(out, "              {ns}: {percent} %, {read} of about {of}, {rate} a second, {left} left")?;
+        let pace = match snapshot.per_second {
+            0 => "rate not known yet".to_owned(),
+            _ => format!("{rate} a second, {left} left"),
+        };
+        writeln!(out, "              {ns}: {percent} %, {read} of about {of}, {pace}")?;
     }
     if !snapshot.error.is_empty() {
         writeln!(out, "  ! {}", plain(&snapshot.error))?;

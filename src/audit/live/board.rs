@@ -1,7 +1,6 @@
 //! How far everything is, for people: read by the admin address, written by those who do the work.
 
 use parking_lot::Mutex;
-use std::time::Instant;
 
 use super::reconcile::Report;
 use crate::metrics;
@@ -16,9 +15,9 @@ pub struct Reading {
     pub read: u64,
     /// About how many there are.
     pub estimated: u64,
-    /// Documents a second, lately.
+    /// Documents a second, lately; 0: not known yet.
     pub per_second: u64,
-    /// About how long it will still take, ms.
+    /// About how long it will still take, ms; 0 while the rate is not known.
     pub left_ms: u64,
 }
 
@@ -103,41 +102,5 @@ impl Board {
         change(&mut told);
         metrics::SNAPSHOT_WAITING.set(told.waiting);
         metrics::SNAPSHOT_PERCENT.set(told.reading.as_ref().map_or(0, Reading::percent));
-    }
-}
-
-/// Documents a second over the last seconds.
-#[derive(Debug)]
-pub(super) struct Meter {
-    began: Instant,
-    read: u64,
-    rate: u64,
-}
-
-/// How long the rate is taken over, seconds.
-const SPAN_S: f64 = 2.0;
-
-impl Meter {
-    pub(super) fn new() -> Self {
-        Self { began: Instant::now(), read: 0, rate: 0 }
-    }
-
-    /// Takes more documents in; gives the rate.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a rate for people"
-    )]
-    pub(super) fn add(&mut self, documents: u64) -> u64 {
-        self.read += documents;
-        let seconds = self.began.elapsed().as_secs_f64();
-        if seconds >= SPAN_S || self.rate == 0 {
-            self.rate = (self.read as f64 / seconds.max(0.001)) as u64;
-        }
-        if seconds >= SPAN_S {
-            (self.began, self.read) = (Instant::now(), 0);
-        }
-        self.rate
     }
 }

@@ -8,6 +8,7 @@
 //! | `gaps` | what an open gap covers, until it is proved |
 //! | `reconcile` | comparisons: reported, or repaired as well; scheduled |
 //! | `walk` | a namespace whole, page by page at a bounded rate, tried again until it is done |
+//! | `meter` | how fast a read goes, for people |
 //! | `progress` | where the reads are, for the next process |
 //! | `board` | how far everything is, for people |
 //!
@@ -21,6 +22,7 @@ mod catchup;
 mod follower;
 mod gaps;
 mod hints;
+mod meter;
 mod pace;
 mod progress;
 mod reconcile;

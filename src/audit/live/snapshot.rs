@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-use super::board::{Meter, Reading};
+use super::board::Reading;
+use super::meter::Meter;
 use super::walk::Walk;
 use super::{AGAIN, KeepError, Keeper};
 use crate::capture::Scope;
@@ -103,11 +104,11 @@ impl Keeper {
         let estimated = self.node.estimate(ns).await.unwrap_or(0);
         info!(%ns, documents = estimated, resumed_after = resumed, "first read of a namespace");
         let began = Instant::now();
-        let (mut kept, mut told, mut meter) = (Instant::now(), Instant::now(), Meter::new());
+        let (mut kept, mut told, mut meter) = (Instant::now(), Instant::now(), Meter::new(began));
         let mut walk = Walk::new(self.options.pace);
         while let Some(done) = walk.next(self, &mut range).await? {
             metrics::SNAPSHOT_DOCUMENTS.add(done.entities);
-            self.show(&range, estimated, meter.add(done.entities), &mut told);
+            self.show(&range, estimated, meter.add(Instant::now(), done.entities, walk.rest), &mut told);
             if kept.elapsed() >= KEEP {
                 kept = Instant::now();
                 self.keep(&range, emptied).await?;

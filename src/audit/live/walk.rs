@@ -13,8 +13,8 @@ use crate::metrics;
 #[derive(Debug)]
 pub(super) struct Walk {
     pace: Pace,
-    /// How long the next page must wait.
-    rest: Duration,
+    /// How long the next page must wait: the rest of the time that the last one stands for.
+    pub(super) rest: Duration,
     pub(super) entities: u64,
     pub(super) appended: u64,
     /// Entities whose `_id` nothing tells any more: only a verify alone in the namespace can judge them.
