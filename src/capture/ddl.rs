@@ -73,7 +73,9 @@ impl Ddl {
                 let from = Namespace::from_full(message.command().1?);
                 let to = Namespace::from_full(message.body().get_str("to").ok()?);
                 let scope = Scope::Namespaces(vec![from.clone(), to.clone()]);
-                Self { scope, controls: vec![Control::Rename { from, to }] }
+                // A server that takes a rename to the same name (mongod refuses) moves nothing: a record of it would empty the name.
+                let controls = if from == to { Vec::new() } else { vec![Control::Rename { from, to }] };
+                Self { scope, controls }
             }
         })
     }
@@ -148,13 +150,16 @@ impl Capture {
         }
         if is_ok(reply.body()) {
             self.note_ddl(&ddl.scope, reply.body());
-            durable = self.control(self.with_opened(ddl.controls)).await?;
+            let controls = self.with_opened(ddl.controls);
+            if !controls.is_empty() {
+                durable = self.control(controls).await?;
+            }
         } else if !unchanged(reply.body())
             && existed_all_along(reply.body())
             && let Scope::Namespaces(namespaces) = &ddl.scope
         {
             for ns in namespaces {
-                durable = match self.verify_namespace(ns, cause).await {
+                durable = match self.verify_failed(ns, cause).await {
                     Ok(durable) => durable,
                     Err(error) => {
                         self.look_later(session, ddl.scope.clone());
@@ -165,6 +170,14 @@ impl Capture {
         }
         session.close_slot()?;
         Ok(durable)
+    }
+
+    /// What a command that failed left in `ns`, which may have come to be by it. Alone in it.
+    async fn verify_failed(&self, ns: &Namespace, cause: &Cause) -> Result<crate::changelog::Durable, CaptureError> {
+        if self.namespace_alone(ns).await?.excluded {
+            return Ok(self.log.nothing_to_log()?);
+        }
+        self.verify_namespace(ns, cause).await
     }
 
     /// The change stream will tell of this command, too.
@@ -286,5 +299,25 @@ fn output(db: &str, value: RawBsonRef<'_>, field: &str) -> Namespace {
         RawBsonRef::String(collection) => Namespace::new(db, collection),
         RawBsonRef::Document(doc) => Namespace::new(doc.get_str("db").unwrap_or(db), doc.get_str(field).unwrap_or("*")),
         _ => Namespace::new(db, "*"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::build::Builder;
+    use bson::rawdoc;
+
+    fn renamed(to: &str) -> Ddl {
+        let body = rawdoc! { "renameCollection": "d.a", "to": to, "$db": "admin" };
+        let message = OpMsg::from_bytes(Builder::request(1, 0).body(&body).finish()).unwrap();
+        Ddl::parse(DdlKind::Rename, &message).unwrap()
+    }
+
+    #[test]
+    fn a_rename_to_the_same_name_moves_nothing() {
+        let (from, to) = (Namespace::new("d", "a"), Namespace::new("d", "b"));
+        assert_eq!(renamed("d.b").controls, [Control::Rename { from, to }]);
+        assert!(renamed("d.a").controls.is_empty());
     }
 }

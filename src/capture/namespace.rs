@@ -72,8 +72,16 @@ impl Capture {
             return Ok(Arc::new(NsInfo { excluded: true, collated: false }));
         }
         let _alone = self.ns_guards.exclusive(std::slice::from_ref(ns)).await;
+        self.namespace_alone(ns).await
+    }
+
+    /// The same for who is alone in `ns` already.
+    pub(crate) async fn namespace_alone(&self, ns: &Namespace) -> Result<Arc<NsInfo>, CaptureError> {
         if let Some(info) = self.namespaces.get(ns) {
             return Ok(info);
+        }
+        if is_servers(ns) || is_invalid(ns) {
+            return Ok(Arc::new(NsInfo { excluded: true, collated: false }));
         }
         let look = self.privileged.look(ns).await.map_err(|e| CaptureError::Store(e.to_string()))?;
         let special = look.capped || look.kind == "timeseries";

@@ -4,6 +4,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
 RAW = CodecOptions(document_class=RawBSONDocument)
+SHOWN = CodecOptions(unicode_decode_error_handler="backslashreplace")
 OWN = {"config", "local"}
 
 
@@ -34,8 +35,8 @@ def difference(folded: dict[str, list[bytes]], dumped: dict[str, list[bytes]]) -
             continue
         only_ours, only_theirs = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
         lines = [f"{ns}: {len(ours)} folded from the log, {len(theirs)} in the store"]
-        lines += [f"  only in the log:   {str(decode(d))[:400]}" for d in only_ours[:3]]
-        lines += [f"  only in the store: {str(decode(d))[:400]}" for d in only_theirs[:3]]
+        lines += [f"  only in the log:   {str(decode(d, SHOWN))[:400]}" for d in only_ours[:3]]
+        lines += [f"  only in the store: {str(decode(d, SHOWN))[:400]}" for d in only_theirs[:3]]
         if not only_ours and not only_theirs:
             lines.append("  the same documents, but some twice")
         return "\n".join(lines)

@@ -37,6 +37,18 @@ DIFFER = {
     "wrong: insert collection empty": "the server answers with write errors; the sidecar's own read of that name fails and it closes the connection",
     "wrong: rename bad": "the same for a rename without a database",
 }
+# The server takes an upsert that makes another _id than its filter names; mongod refuses it (66, or takes the filter's null). The
+# sidecar has guarded the _id of the filter: what the server made instead is found by a comparison later, not by the write.
+OTHER_ID = {"update _id, upsert by _id": 8, "update: upsert _id null": None, "update: upsert _id conflict": 24, "fam _id, upsert": 8}
+# What the server stores is not what it was sent, with the sidecar as without it; mongod stores the bytes (or refuses them). The log
+# has what was sent, in mongod's form.
+REWRITES = {
+    "insert _id #46 Binary": "a binary value of subtype 128 becomes one of subtype 0",
+    "insert _id last": "_id is left where it was; mongod moves it to the front, and so does the log",
+    "insert raw undefined": "undefined becomes null",
+    "insert raw odd array keys": "the keys of an array are numbered anew",
+    "insert raw bad utf-8": "bytes that are no UTF-8 are replaced",
+}
 
 
 class Second:
@@ -80,7 +92,7 @@ def goes_on(reply: dict) -> bool:
 def test_the_part_that_it_can(second):
     """All cases, one after the other; the differences at the end."""
     left, wrong, same, commands, differ = Counter(), [], 0, 0, 0
-    beyond = {case.name for case in transactions.cases()}
+    beyond, direct = {case.name for case in transactions.cases()}, second.direct.client()
     for number, case in enumerate(all_cases()):
         if case.name in beyond or case.gap or "capped" in case.name:
             left["transactions, gaps, capped"] += 1
@@ -100,6 +112,11 @@ def test_the_part_that_it_can(second):
         if any(goes_on(dict(reply)) for reply in expected):
             left["goes on after an error"] += 1
             continue
+        if case.name in OTHER_ID:
+            ids = [found["_id"] for found in direct["t"][f"c{number}"].find()]
+            assert len(ids) > 3 and OTHER_ID[case.name] not in ids, f"{case.name}: the server no longer differs by itself: {ids}"
+            left["makes another _id than the filter names"] += 1
+            continue
         with Raw(second.sidecar.listen) as raw:
             found = run(raw, case.steps, f"c{number}")
         same += 1
@@ -113,8 +130,15 @@ def test_the_part_that_it_can(second):
     print(f"{same} cases, {commands} commands, {len(wrong)} wrong, {differ} replies differ for a known reason; left out: {dict(left)}")
     fold = fold_lines(second.sidecar.log_records(), collated=Everything())
     ours = re.compile(r"t\.c\d+")
-    held = dump(second.behind.client(), lambda database, collection: ours.fullmatch(f"{database}.{collection}"))
-    told = difference({ns: documents for ns, documents in fold.documents().items() if ours.fullmatch(ns)}, held)
+    held, alone = (dump(store.client(), lambda database, collection: ours.fullmatch(f"{database}.{collection}")) for store in (second.behind, second.direct))
     assert not wrong, f"{len(wrong)} differ:\n" + "\n".join(wrong[:40])
-    assert not told, told
+    folded, names = fold.documents(), {f"t.c{number}": case.name for number, case in enumerate(all_cases())}
+    told = {}
+    for ns in sorted(set(held) | set(filter(ours.fullmatch, folded))):
+        what = difference({ns: folded.get(ns, [])}, {ns: held.get(ns, [])})
+        if names[ns] in REWRITES:
+            assert what and held[ns] == alone[ns], f"{names[ns]}: the server no longer differs by itself"
+        elif what:
+            told[names[ns]] = what
+    assert not told, f"the log is not the store in {len(told)}:\n" + "\n".join(f"{name}: {what}" for name, what in list(told.items())[:20])
     assert same >= LEAST, f"only {same} cases"

@@ -156,6 +156,7 @@ RICH_BREAKS = {
     "observed without found": lambda s: s[1].update(found=None),
     "found of a write": lambda s: s[10].update(found="touch"),
     "found is no word": lambda s: s[1].update(found="luck"),
+    "completed but not opened": lambda s: s[2].update(ns="d.x"),
     "more repaired than differ": lambda s: s[7].update(repaired=2),
     "more differ than are": lambda s: s[7].update(differing=3),
     "the epoch of nodes goes back": lambda s: s[11].update(epoch=1),

@@ -167,6 +167,7 @@ class Fold:
             expect(self.gaps.pop(r.get("id"), None) is not None, "a gap closes that was not open")
             self.closed.append((r.get("id"), r.lsn))
         elif kind == "completed":
+            expect(r.get("ns") in self.complete, "a namespace is completed that was never opened")
             self.complete[r.get("ns")] = True
         elif kind == "reconciled":
             expect(0 <= r.get("repaired") <= r.get("differing") <= r.get("entities"), "repaired ≤ differing ≤ entities")
