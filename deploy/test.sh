@@ -8,6 +8,7 @@
 #   deploy/test.sh restarts [ARG…] only the restarts of the store; the long form: TIDELOG_STORE_KILLS=60 deploy/test.sh restarts
 #   deploy/test.sh kills [ARG…]    only the kill test; the long form: TIDELOG_KILLS=200 deploy/test.sh kills
 #   deploy/test.sh nemesis [ARG…]  only the nemesis; the long form: TIDELOG_FAULTS=2000 deploy/test.sh nemesis
+#                                  (one kind of store: -k replica-keeps, replica-loses, standalone-keeps or standalone-loses)
 #
 # TIDELOG_STORE_BIN   test against this store (default: mongod, else the test store is built)
 # TIDELOG_BIN         test this sidecar (default: the debug build of this tree)
@@ -17,6 +18,7 @@
 # TIDELOG_KILLS       kills per mode in the kill test (default 10)
 # TIDELOG_STORE_KILLS kills per mode in the restart test (default 4)
 # TIDELOG_FAULTS      faults of the nemesis, over all kinds of store (default 64)
+# TIDELOG_EVIDENCE    where a failed nemesis leaves folders, logs, diaries and a dump (default: tidelog-evidence beside other temporary files)
 #
 # Exit status 0 only if every phase passed. The last line counts tests; a phase that is no test run counts as one.
 set -euo pipefail

@@ -9,9 +9,9 @@ from sidecar import Sidecar, run_cli
 from store import Store
 from txn_judge import LEDGER
 from validator import Broken, check_export, fold_lines
-from workload import COLLATED, Diaries, Witness
+from workload import COLLATED, Diaries, Witness, tokens_in
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def settle(sidecar, store, diaries, lossy: bool = False) -> None:
@@ -40,18 +40,24 @@ def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lo
 
     fold = fold_lines(sidecar.log_records(), COLLATED, watch)
     wrong = witness.judge(diaries, exact, lossy)
-    assert not wrong, f"{len(wrong)} wrong, the first:\n" + "\n".join(wrong[:5])
+    assert not wrong, f"{len(wrong)} wrong, the first:\n" + "\n".join(wrong[:5]) + traced(wrong[:5], witness, held, diaries)
     compare("the log", fold, held)
     exported, manifests = check_export(sidecar.export, COLLATED, ended=money_is_right)
     compare("the windows", exported, held)
     assert fold.gaps == {} and all(gap["until_lsn"] for gap in manifests[-1]["gaps"]), "a gap is open in a run without gaps"
     for ns, count in fold.alive.items():
         assert fold.complete.get(ns, True), f"{ns} is told incomplete though it began empty ({count})"
-    run_cli("verify", sidecar.export, timeout=300)
+    run_cli("verify", sidecar.export, timeout=900)
     told = f"{len(diaries.acks)} acknowledged, {fold.lsn} records, {len(manifests)} windows, {len(fold.batches.seen)} transactions"
     print(f"{told}, {dict(fold.ops)}, found {dict(fold.found)}")
     if losses.judged or losses.unknown:
         print(f"the store lost {losses.lost_changes} changes of {losses.judged} documents, all past the proved point; {losses.unknown} not judged")
+
+
+def traced(wrong: list[str], witness: Witness, held: dict, diaries: Diaries) -> str:
+    """For each token named: which of its changes the log has, whether the store has the documents, what the client was told."""
+    tokens = {token: None for line in wrong for token in tokens_in(line.encode())}
+    return "\n" + "\n".join(witness.transactions.trace.tell(token, held, diaries.folder) for token in tokens)
 
 
 def money_is_right(fold, manifest: dict) -> None:

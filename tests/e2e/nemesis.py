@@ -18,10 +18,15 @@ from bad_world import CLOCK, DATA, EXPORT, FULL, SLOW, SYNC_FAILS, BadWorld
 from pymongo.errors import PyMongoError
 from shapes import COLD, HOT
 from shim import Chance, Shim
+from shim_log import ShimLog
 from sidecar import run_cli
+from store import free_port
+from waiting import eventually
 from workload import Workload, prepare
 
 BYPASS, TTL = "bypassed", "ttl"
+# How long a loaded machine may take to start a process, to make it ready, or to let clients get on, seconds.
+START, PROGRESS = 120, 240
 HOURS_NS = 3600 * 10**9
 # How often each kind is drawn.
 KINDS = {
@@ -75,10 +80,11 @@ class Nemesis:
         self.seed, self.mode, self.sync = seed, mode, sync
         self.world = BadWorld(lab.folder / "tidelog")
         self.store = lab.store(mode, sync=sync)
-        self.behind = Shim(self.store.address)
+        self.behind = Shim(self.store.address, ShimLog(lab.folder / "shim-behind.log"), free_port())
         config = "[windows]\nmax_records = 400\nidle_ms = 500\n[capture]\nsecond_look_ms = 3000\ntransaction_lifetime_ms = 6000\n"
-        self.sidecar = lab.sidecar(self.behind.address, config=config, env=self.world.env())
-        self.front = Shim(self.sidecar.listen)
+        addresses = {name: f"127.0.0.1:{free_port()}" for name in ("listen", "admin")}
+        self.sidecar = lab.sidecar(self.behind.address, config=config, env=self.world.env(), **addresses)
+        self.front = Shim(self.sidecar.listen, ShimLog(lab.folder / "shim-front.log"), free_port())
         self.store_died = False
         self.restarts, self.restarts_wanted = 0, 0
         prepare(self.sidecar.client())
@@ -122,7 +128,7 @@ class Nemesis:
             self.restarts_wanted += 1
             self.sidecar.kill()
             self._start_sidecar()
-        self.sidecar.await_ready(60)
+        self.sidecar.await_ready(START)
         self._await_progress(step)
 
     def _wants_a_restart(self) -> bool:
@@ -132,7 +138,7 @@ class Nemesis:
 
     def _await_progress(self, step: Step) -> None:
         """The clients get on: acknowledgements, not only attempts."""
-        before, deadline = self.workload.acks(), time.monotonic() + 60
+        before, deadline = self.workload.acks(), time.monotonic() + PROGRESS
         while self.workload.acks() < before + 10:
             assert time.monotonic() < deadline, f"clients make no progress after {step}:\n{self.sidecar.process.output()[-3000:]}"
             assert self.workload.running(), f"the clients ended: {self.workload.ended()}"
@@ -158,7 +164,7 @@ class Nemesis:
     def end_sidecar(self, chance):
         """The orderly way."""
         sick = any(self.world.get(what) for what in (SYNC_FAILS, FULL))
-        assert self.sidecar.stop() == 0 or sick, self.sidecar.process.output()[-3000:]
+        assert self.sidecar.stop(START) == 0 or sick, self.sidecar.process.output()[-3000:]
         yield chance.choice([0, 0.5])
         self._start_sidecar()
 
@@ -290,7 +296,11 @@ class Nemesis:
         """What others wrote is found: on a replica set by the change stream alone, on a standalone by a comparison."""
         if self.mode == "standalone":
             for name in (BYPASS, TTL, HOT, COLD):
-                run_cli("reconcile", "--admin", self.sidecar.admin, "--namespace", f"e2e.{name}", "--repair", check=False)
+                eventually(lambda: self._same(f"e2e.{name}"), START, f"log and store agree on e2e.{name} once others have been found")
+
+    def _same(self, ns: str) -> bool:
+        """Compares and repairs; a second comparison then finds nothing, unless the store has deleted one more by itself."""
+        return run_cli("reconcile", "--admin", self.sidecar.admin, "--namespace", ns, "--repair", check=False, timeout=600).returncode == 0
 
     def close(self) -> None:
         self.behind.close()

@@ -29,6 +29,7 @@ import time
 import bson
 from bson.codec_options import CodecOptions
 from bson.son import SON
+from shim_log import ShimLog
 from wire import OP_MSG, OP_QUERY
 
 OWN = "tidelog"
@@ -85,8 +86,8 @@ def packed(document: SON, response_to: int) -> bytes:
 class Link:
     """One connection of the sidecar and its counterpart to the store."""
 
-    def __init__(self, shim: "Shim", client: socket.socket, server: socket.socket):
-        self.shim, self.client, self.server = shim, client, server
+    def __init__(self, shim: "Shim", client: socket.socket, server: socket.socket, number: int):
+        self.shim, self.client, self.server, self.number = shim, client, server, number
         self.app = ""
         self.pending: dict[int, Rule] = {}
         for one in (client, server):
@@ -106,7 +107,8 @@ class Link:
 
     def close(self, reset: bool = False) -> None:
         """Both ends go; with `reset` the other side sees a reset instead of an end."""
-        self.shim.forget(self)
+        if self.shim.forget(self) and self.shim.log:
+            self.shim.log.write(self.number, f"closed {self.app or '-'}{' by a reset' if reset else ''}")
         for one in (self.client, self.server):
             try:
                 if reset:
@@ -134,7 +136,10 @@ class Link:
         if name.lower() in ("hello", "ismaster"):
             self.app = body.get("client", {}).get("application", {}).get("name", self.app)
             return None
-        return self.shim.rule_for(self.app, name, body)
+        rule = self.shim.rule_for(self.app, name, body)
+        if self.shim.log:
+            self.shim.log.request(self.number, self.app, message, name, body, rule)
+        return rule
 
     def _request(self, rule: Rule, message: bytes) -> bool:
         """Carries out a rule on a request; False: this connection has ended."""
@@ -161,6 +166,8 @@ class Link:
         while True:
             message = read_message(self.server)
             rule = self.pending.pop(struct.unpack_from("<i", message, 8)[0], None)
+            if self.shim.log:
+                self.shim.log.reply(self.number, message, rule)
             if rule is not None:
                 message = self._reply(rule, message)
                 if message is None:
@@ -230,10 +237,12 @@ def command_of(message: bytes) -> tuple[str | None, SON]:
 class Shim:
     """Listens on a port of its own and forwards to `target`, under the rules that are armed."""
 
-    def __init__(self, target: str):
-        host, port = target.rsplit(":", 1)
-        self.target = (host, int(port))
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    def __init__(self, target: str, log: ShimLog | None = None, port: int = 0):
+        """`log` gets a line for each message. `port`: listen there (0: any free one)."""
+        self.log = log
+        host, target_port = target.rsplit(":", 1)
+        self.target = (host, int(target_port))
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.lock = threading.Lock()
         self.links: set[Link] = set()
@@ -246,6 +255,7 @@ class Shim:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
+        number = 0
         while self.going:
             try:
                 client, _ = self.listener.accept()
@@ -257,14 +267,18 @@ class Shim:
             except OSError:
                 client.close()
                 continue
-            link = Link(self, client, server)
+            number += 1
+            link = Link(self, client, server, number)
             with self.lock:
                 self.links.add(link)
             link.start()
 
-    def forget(self, link: Link) -> None:
+    def forget(self, link: Link) -> bool:
+        """Whether it was known until now."""
         with self.lock:
+            known = link in self.links
             self.links.discard(link)
+            return known
 
     def arm(self, rule: Rule) -> Rule:
         """From now on this rule is in force; it goes when it has fired as often as it may, or with `disarm`."""
@@ -315,6 +329,8 @@ class Shim:
         self.thaw()
         self.listener.close()
         self.cut_all()
+        if self.log:
+            self.log.close()
 
 
 class Chance:

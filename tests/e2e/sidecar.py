@@ -36,7 +36,7 @@ def run_cli(*arguments: str, check: bool = True, timeout: float = 120) -> subpro
 class Sidecar:
     """One sidecar with its own folders. Ports are drawn at the first start and kept at each later one."""
 
-    def __init__(self, folder: pathlib.Path, upstream: str, config: str = "", flags=(), env: dict | None = None):
+    def __init__(self, folder: pathlib.Path, upstream: str, config: str = "", flags=(), env: dict | None = None, listen="127.0.0.1:0", admin="127.0.0.1:0"):
         self.folder = folder
         self.data = folder / "data"
         self.export = folder / "export"
@@ -44,8 +44,7 @@ class Sidecar:
         self.config = config
         self.flags = list(flags)
         self.env = env or {}
-        self.listen = "127.0.0.1:0"
-        self.admin = "127.0.0.1:0"
+        self.listen, self.admin = listen, admin
         self.process: Process | None = None
 
     def start(self, ready: bool = True) -> "Sidecar":
@@ -120,13 +119,13 @@ class Sidecar:
         """A driver's client with default options."""
         return MongoClient(f"mongodb://{self.listen}/", **options)
 
-    def cut(self, label: str | None = None) -> str:
+    def cut(self, label: str | None = None, timeout: float = 300) -> str:
         """`tidelog cut`: closes a window and returns when it is exported; what it printed."""
-        return run_cli("cut", "--admin", self.admin, *(["--label", label] if label else [])).stdout
+        return run_cli("cut", "--admin", self.admin, *(["--label", label] if label else []), timeout=timeout).stdout
 
     def log_records(self, *filters: str) -> list[str]:
         """Lines of `tidelog log` over the data folder."""
-        return run_cli("log", self.data, *filters, timeout=600).stdout.split("\n")[:-1]
+        return run_cli("log", self.data, *filters, timeout=900).stdout.split("\n")[:-1]
 
     def kill(self) -> None:
         """kill -9."""

@@ -5,6 +5,7 @@ The binary is $TIDELOG_STORE_BIN (secantusd-rs or mongod). Nothing here falls ba
 
 import os
 import pathlib
+import random
 import re
 import shutil
 import socket
@@ -29,10 +30,16 @@ def store_binary() -> str:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that was free a moment ago, below those that the kernel gives to outgoing connections: who listens there can be killed
+    and started again without anybody's connection having taken its place meanwhile."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 class Store:
@@ -81,7 +88,7 @@ class Store:
         return args + (["--auth"] if self.auth else []) + self.extra
 
     def _await_primary(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         last = None
         while time.monotonic() < deadline:
             self.process.must_live()

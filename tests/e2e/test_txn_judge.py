@@ -3,9 +3,11 @@
 import json
 from types import SimpleNamespace
 
+import bson
 import pytest
 from test_validator import change, part
 from validator import Broken, Record
+from traces import Trace
 from workload import Witness
 
 A, B, C = "T1-0-1~", "T1-0-2~", "T1-0-3~"
@@ -75,3 +77,17 @@ def test_lost_money_is_found():
     records[0]["continued"] = False
     with pytest.raises(Broken, match="balances"):
         judged(records, diaries())
+
+
+def test_a_hole_is_told_from_what_the_store_has_not(tmp_path):
+    """Two documents of a transaction are missing in the log: the store has one of them."""
+    said = {"said": A, "command": "insert", "on": "c", "ids": ["x", "y", "z"], "lsid": "00", "number": 1, "reply": {"n": 3}}
+    (tmp_path / "diary-0.jsonl").write_text(json.dumps(said) + "\n")
+    trace = Trace()
+    trace.see(Record(json.dumps(change(1, 1, "insert", None, {"_id": "x", "t": A}, ns="d.c", **part(1, 3)))), {A}, set())
+    told = trace.tell(A, {"d.c": [bson.encode({"_id": "x"}), bson.encode({"_id": "y", "t": A})]}, tmp_path)
+    assert "LOG lsn 1 d.c 'x'" in told and "without the token" in told
+    assert "STORE d.c 'y' has the token, and no record of the LOG brought it: a hole" in told
+    assert "c y: no record of the LOG, the STORE has the document" in told
+    assert "c z: no record of the LOG, the STORE does not have the document" in told
+    assert "neither LOG nor STORE" in trace.tell(B, {}, tmp_path)

@@ -3,6 +3,7 @@
 import bson
 from collections import Counter, defaultdict
 from shapes_txn import ACCOUNTS
+from traces import Trace
 from validator import Record, expect
 
 LEDGER = f"e2e.{ACCOUNTS}"
@@ -32,6 +33,7 @@ class Transactions:
     def __init__(self):
         self.where: dict[str, Counter] = defaultdict(Counter)
         self.held: dict[tuple[str, str], set[str]] = {}
+        self.trace = Trace()
         self.money = Money()
 
     def see(self, record: Record, tokens) -> None:
@@ -45,6 +47,7 @@ class Transactions:
         before = tokens(record.before) if record.before else self.held.get(entity, set()) if record.before_sha else set()
         for token in now - before:
             self.where[token][name] += 1
+        self.trace.see(record, now - before, before - now)
         self.held[entity] = now
         self.money.see(record)
 

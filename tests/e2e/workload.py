@@ -55,7 +55,7 @@ class Workload:
         def written() -> int:
             return sum(p.stat().st_size for p in self.folder.glob("diary-*.jsonl"))
 
-        goal, deadline = written() + commands * 160, time.monotonic() + seconds
+        goal, deadline = written() + commands * 320, time.monotonic() + seconds
         while written() < goal and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -81,6 +81,11 @@ class Workload:
         """Asks all threads to end after the action they are in."""
         (self.folder / "stop").touch()
 
+    def kill(self) -> None:
+        """kill -9: whatever they were doing."""
+        for worker in self.workers:
+            worker.kill()
+
     def wait(self, seconds: float) -> "Diaries":
         """Waits for all workers and reads what they wrote; a worker that failed is an error."""
         deadline = time.monotonic() + seconds
@@ -104,6 +109,7 @@ class Diaries:
         self.acks: list[dict] = []
         self.errors: list[dict] = []
         self.faults: list[str] = []
+        self.folder = folder
         for path in sorted(folder.glob("diary-*.jsonl")):
             for line in path.read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
@@ -113,7 +119,7 @@ class Diaries:
                     self.acks.append(entry)
                 elif "error" in entry:
                     self.errors.append(entry)
-                else:
+                elif "fault" in entry:
                     self.faults.append(entry["fault"])
 
     def effective(self) -> Counter:
