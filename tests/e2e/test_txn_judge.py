@@ -50,6 +50,18 @@ def test_whole_ones_pass():
     assert judged(stream(), diaries(), lossy=True) == []
 
 
+def test_run_again_over_the_same_account():
+    """The store forgot that it had committed; the second run draws one account of the first: two whole transactions."""
+    again = [
+        change(5, 2, "update", account(2, 5, A), account(2, 0, A, A), ns=LEDGER, **part(1, 2, number=8)),
+        change(6, 1, "insert", None, account(4, 5, A), ns=LEDGER, **part(2, 2, number=8)),
+    ]
+    assert judged([*stream(), *again], diaries(), lossy=True) == []
+    assert judged([*stream(), *again], diaries()) != []
+    again[0] = change(5, 2, "update", account(2, 5, A), account(2, 0, A), ns=LEDGER, **part(1, 2, number=8))
+    assert judged([*stream(), *again], diaries(), lossy=True) != []
+
+
 WRONG = {
     "acknowledged and absent": (stream, diaries(acks=[ack(B, 2)])),
     "acknowledged and too few": (stream, diaries(acks=[ack(A, 3)])),

@@ -32,22 +32,24 @@ class Transactions:
 
     def __init__(self):
         self.where: dict[str, Counter] = defaultdict(Counter)
-        self.held: dict[tuple[str, str], set[str]] = {}
+        self.held: dict[tuple[str, str], Counter[str]] = {}
         self.trace = Trace()
         self.money = Money()
 
     def see(self, record: Record, tokens) -> None:
-        """`tokens(image)` finds those of an image."""
+        """`tokens(image)` counts those of an image. A transaction that a client runs again, since the store forgot that it had
+        committed, may meet a document which has its token from the first run: it then stands there once more."""
         if record.control is not None:
             return
         txn = record.get("txn")
         name = (txn["lsid"], txn["txn_number"]) if txn else None
-        entity, now = (record.ns, record.key), tokens(record.after) if record.after else set()
+        entity, now = (record.ns, record.key), tokens(record.after) if record.after else Counter()
         # An observed record may tell the image before by its hash alone.
-        before = tokens(record.before) if record.before else self.held.get(entity, set()) if record.before_sha else set()
-        for token in now - before:
+        before = tokens(record.before) if record.before else self.held.get(entity, Counter()) if record.before_sha else Counter()
+        came, gone = set(now - before), set(before) - set(now)
+        for token in came:
             self.where[token][name] += 1
-        self.trace.see(record, now - before, before - now)
+        self.trace.see(record, came, gone)
         self.held[entity] = now
         self.money.see(record)
 

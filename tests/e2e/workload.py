@@ -28,8 +28,9 @@ def prepare(client: MongoClient) -> None:
     assert db.name == "e2e" and HOT and IDS
 
 
-def tokens_in(image: bytes) -> set[str]:
-    return {t.decode() for t in TOKEN.findall(image)}
+def tokens_in(image: bytes) -> Counter[str]:
+    """How often each stands in an image."""
+    return Counter(t.decode() for t in TOKEN.findall(image))
 
 
 class Workload:
@@ -145,7 +146,7 @@ class Witness:
         self.by_comment[record.get("comment") or ""] += 1
         self.transactions.see(record, tokens_in)
         if record.after is not None:
-            self.in_images |= tokens_in(record.after)
+            self.in_images.update(tokens_in(record.after).keys())
         else:
             self.gone.add(record.get("id") if isinstance(record.get("id"), str) else "")
 
