@@ -26,8 +26,10 @@ pub enum Mutant {
     TrustInserts,
     /// A write whose connection broke is left alone.
     LeaveBroken,
-    /// What a broken or killed write names is looked at once, not twice.
+    /// What a broken or killed write names is looked at once and not again.
     NoSecondLook,
+    /// What a broken or killed write names is looked at twice and not again.
+    NoThirdLook,
     /// An answer from the history of an earlier attempt is taken for a change made now.
     IgnoreRetried,
     /// The generation of the log stays although acknowledged records may be lost.
@@ -54,7 +56,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::DropIntent,
         Self::NoGuards,
         Self::SharedAlone,
@@ -66,6 +68,7 @@ impl Mutant {
         Self::TrustInserts,
         Self::LeaveBroken,
         Self::NoSecondLook,
+        Self::NoThirdLook,
         Self::IgnoreRetried,
         Self::KeepEpoch,
         Self::ForgetStage,

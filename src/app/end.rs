@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// For everything after the drain: second looks, exporter, admin, log.
+/// For everything after the drain: later looks, exporter, admin, log.
 const AFTER_DRAIN: Duration = Duration::from_secs(20);
 
 /// How long the end may take altogether.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   log lines → changelog → index (replay) → exporter → admin → recovery → proxy
-//! end     proxy (drain) → second looks → exporter → admin → changelog
+//! end     proxy (drain) → later looks → exporter → admin → changelog
 //! ```
 //!
 //! # Promises

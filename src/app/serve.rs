@@ -146,7 +146,7 @@ async fn start_and_serve(
         tracing::error!(%error, "the keeper of the log failed; the next start goes on where it was");
     }
     if let Err(error) = looks.await {
-        tracing::error!(%error, "the second looks failed; the next start does them");
+        tracing::error!(%error, "the looks at writes of unknown outcome failed; the next start does them");
     }
     match served {
         Ok(drained) => {

@@ -97,7 +97,7 @@ impl Capture {
         let forward = message.with_body(message.body(), 0);
         let Some(ddl) = Ddl::parse(kind, message) else {
             let ns = Namespace::new(message.db().unwrap_or_default(), "*");
-            let under_way = self.foreign.begin(&ns, self.second_look);
+            let under_way = self.foreign.begin(&ns, self.looks.bound());
             let reply = forward_alone(upstream, forward).await?;
             under_way.ended();
             if is_ok(reply.body()) {
@@ -223,7 +223,7 @@ impl Capture {
         self.namespace(ns).await?;
         let hold = self.guard_alone(std::slice::from_ref(ns), limit_of(message.body())).await?;
         let who = format!("{} from {}", session.origin.app, session.origin.client);
-        let under_way = self.foreign.begin(ns, self.second_look);
+        let under_way = self.foreign.begin(ns, self.looks.bound());
         self.open_gap(ns, cause, who.trim()).await?;
         let reply = forward_alone(upstream, message.with_body(message.body(), 0)).await?;
         under_way.ended();

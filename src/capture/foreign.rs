@@ -1,7 +1,7 @@
 //! Commands that write past the entities (`$out`, `$merge`, …): which are under way, how many there were.
 //!
 //! Promises: a gap closes only if no such command began after the verify that proves it, and none may still be running: one whose
-//! connection broke counts as running for as long as a second look waits.
+//! connection broke counts as running for as long as the last [look](super::looks) waits.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;

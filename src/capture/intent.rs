@@ -77,7 +77,7 @@ pub struct Intents {
     /// Distinguishes the slots of this process from older ones.
     generation: u64,
     next: AtomicU64,
-    free: Mutex<Vec<Box<dyn DiskFile>>>,
+    free: Mutex<Vec<(String, Box<dyn DiskFile>)>>,
 }
 
 /// Entities in an intent up to which it may stay behind after its records are durable.
@@ -87,7 +87,8 @@ const FEW: usize = 16;
 #[derive(Debug)]
 pub struct Slot {
     home: Arc<Intents>,
-    file: Option<Box<dyn DiskFile>>,
+    /// With its name.
+    file: Option<(String, Box<dyn DiskFile>)>,
     open: bool,
     /// What stands in the file names a few entities only: it costs a restart less than clearing it costs each write.
     cheap: bool,
@@ -127,7 +128,7 @@ impl Intents {
         Ok(out)
     }
 
-    /// Removes slots of dead processes: what they named has been verified, for the last time.
+    /// Removes slots of dead processes and [those left](Slot::leave): what they named has been verified, for the last time.
     ///
     /// # Errors
     /// When a file cannot be removed.
@@ -148,7 +149,9 @@ impl Intents {
             file
         } else {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            self.disk.create_new(&self.dir.join(format!("g{}-{number}.slot", self.generation)))?
+            let name = format!("g{}-{number}.slot", self.generation);
+            let made = self.disk.create_new(&self.dir.join(&name))?;
+            (name, made)
         };
         Ok(Slot { home: self.clone(), file: Some(file), open: false, cheap: false, written: false })
     }
@@ -213,7 +216,7 @@ impl Slot {
         if let Some(slot) = out.get_mut(..HEAD) {
             slot.copy_from_slice(&head);
         }
-        if let (false, Some(file)) = (mutated(Mutant::DropIntent), &self.file) {
+        if let (false, Some((_, file))) = (mutated(Mutant::DropIntent), &self.file) {
             file.write_at(0, &out)?;
         }
         self.written = true;
@@ -238,8 +241,18 @@ impl Slot {
         Ok(())
     }
 
+    /// Gives the name of an open intent's file, which stays until it is [removed](Intents::remove): what it names is looked at
+    /// again later. `None`: no intent is open.
+    pub(crate) fn leave(mut self) -> Option<String> {
+        if !std::mem::replace(&mut self.open, false) {
+            return None;
+        }
+        metrics::INTENTS_OPEN.dec();
+        self.file.take().map(|(name, _file)| name)
+    }
+
     fn clear(&mut self) -> Result<(), IntentError> {
-        if let (true, Some(file)) = (self.written, &self.file) {
+        if let (true, Some((_, file))) = (self.written, &self.file) {
             file.write_at(0, &[0; HEAD])?;
         }
         self.written = false;
@@ -343,6 +356,25 @@ mod tests {
         let left = second.left_behind().unwrap();
         assert_eq!(left, [Left { name: "g1-1.slot".to_owned(), scope, written_ms: 5 }]);
         second.remove(&[left[0].name.clone()]).unwrap();
+        assert!(second.left_behind().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_slot_that_is_left_stays_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let first = Intents::open(disk.clone(), dir.path().to_owned(), Clock::manual(5)).unwrap();
+        let mut slot = first.slot().unwrap();
+        slot.entities(&targets()).unwrap();
+        let name = slot.leave().unwrap();
+        let mut next = first.slot().unwrap();
+        next.namespaces(&[Namespace::new("db", "b")]).unwrap();
+        assert!(next.file.as_ref().is_some_and(|(other, _)| *other != name), "nobody writes over it");
+        next.close().unwrap();
+        assert!(next.leave().is_none(), "nothing is open in it");
+        let second = Intents::open(disk, dir.path().to_owned(), Clock::manual(9)).unwrap();
+        assert_eq!(second.left_behind().unwrap().into_iter().map(|l| l.name).collect::<Vec<_>>(), [name.as_str()]);
+        first.remove(&[name]).unwrap();
         assert!(second.left_behind().unwrap().is_empty());
     }
 

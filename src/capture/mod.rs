@@ -25,6 +25,7 @@ mod error;
 mod foreign;
 mod intent;
 mod keep;
+mod looks;
 mod namespace;
 mod observe;
 mod others;
@@ -80,7 +81,7 @@ pub struct Parts {
     pub intents: PathBuf,
     /// Who counts, as the log knows it.
     pub epoch: Epoch,
-    /// When entities of open intents are looked at a second time.
+    /// When entities of open intents are looked at a second time; a third time when the longest transaction has ended since.
     pub second_look: Duration,
     /// How long transactions may take.
     pub transactions: TransactionLimits,
@@ -105,10 +106,7 @@ pub struct Capture {
     gap_turn: tokio::sync::Mutex<()>,
     own: own::Own,
     epochs: Arc<Epochs>,
-    second_look: Duration,
-    unsettled: recover::Unsettled,
-    looks: tokio::sync::mpsc::UnboundedSender<recover::Look>,
-    looks_out: parking_lot::Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<recover::Look>>>,
+    looks: looks::Looks,
 }
 
 /// What capture keeps for one client connection.
@@ -155,7 +153,7 @@ impl Capture {
     pub fn new(parts: Parts) -> Result<Self, CaptureError> {
         let Parts { log, index, privileged, clock, disk, intents, epoch, second_look, transactions } = parts;
         let files = txn::Files::open(Arc::clone(&disk), intents.join("transactions"))?;
-        let (looks, looks_out) = tokio::sync::mpsc::unbounded_channel();
+        let looks = looks::Looks::new(second_look, transactions.lifetime);
         let guards = Guards::new();
         Ok(Self {
             log,
@@ -174,10 +172,7 @@ impl Capture {
             gap_turn: tokio::sync::Mutex::default(),
             own: own::Own::default(),
             epochs: Epochs::new(epoch),
-            second_look,
-            unsettled: recover::Unsettled::default(),
             looks,
-            looks_out: parking_lot::Mutex::new(Some(looks_out)),
         })
     }
 

@@ -1,74 +1,24 @@
-//! After a crash: `verify` of what open intents name, and the second look.
+//! `verify` of a scope, and its first caller: after a crash, what open intents name.
 //!
-//! A write that a killed sidecar had sent is not cancelled by the lost connection (WIRE.md 8): it may land after the first
-//! look. So every entity of an open intent is read twice, at the start and after a bounded time; and at each later touch
-//! the comparison with the index finds what both missed. The intents stay on disk until the second look has succeeded.
+//! A write that a killed sidecar had sent may land after the first look: [`looks`](super::looks) come after it. The intents stay on
+//! disk until the last of them has succeeded; at each later touch the comparison with the index finds what all missed.
 
 use bson::RawBson;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
-use tracing::{info, warn};
+use std::collections::HashSet;
+use tracing::info;
 
 use super::Capture;
 use super::compare::Cause;
 use super::error::CaptureError;
-use super::intent::{Scope, Slot};
+use super::intent::Scope;
+use super::looks::merged;
 use super::observe::Target;
 use super::piece::Hold;
 use crate::metrics;
-use crate::types::{Control, Found, Lsn, Namespace};
+use crate::types::{Control, EntityKey, Found, Lsn, Namespace};
 
-/// A second look that is due.
-#[derive(Debug)]
-pub(crate) struct Look {
-    pub due: Instant,
-    pub scopes: Entered,
-    /// The slot that still names them.
-    pub slot: Option<Slot>,
-    /// After a restart: the slots of the dead process that do.
-    pub files: Vec<String>,
-}
-
-/// What second looks that are due name.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Unsettled(Arc<parking_lot::Mutex<BTreeMap<u64, Arc<Vec<Scope>>>>>);
-
-/// Scopes that are unsettled as long as this lives.
-#[derive(Debug)]
-pub(crate) struct Entered {
-    of: Unsettled,
-    number: u64,
-    scopes: Arc<Vec<Scope>>,
-}
-
-impl Unsettled {
-    pub(crate) fn enter(&self, scopes: Vec<Scope>) -> Entered {
-        let scopes = Arc::new(scopes);
-        let mut entered = self.0.lock();
-        let number = entered.last_key_value().map_or(0, |(last, _)| last + 1);
-        entered.insert(number, Arc::clone(&scopes));
-        Entered { of: self.clone(), number, scopes }
-    }
-}
-
-impl std::ops::Deref for Entered {
-    type Target = [Scope];
-
-    fn deref(&self) -> &[Scope] {
-        &self.scopes
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.of.0.lock().remove(&self.number);
-    }
-}
-
-/// Pause between tries of a look that failed.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Entities that are guarded and read together.
+const TOGETHER: usize = 256;
 
 impl Capture {
     /// Verifies what intents of dead processes name. Call before any client is served; then [`looks`](Self::looks).
@@ -85,57 +35,19 @@ impl Capture {
         for scope in merged(left.iter().map(|l| &l.scope)) {
             self.verify(&scope, Found::Recovery).await?;
         }
-        // What was under way longer ago than the second look waits has had it now.
-        let bound_ms = i64::try_from(self.second_look.as_millis()).unwrap_or(i64::MAX);
+        // What was under way longer ago than the last look waits has had it now.
+        let bound_ms = i64::try_from(self.looks.bound().as_millis()).unwrap_or(i64::MAX);
         let now_ms = self.clock.wall_ms();
         let (old, young): (Vec<_>, Vec<_>) = left.into_iter().partition(|l| now_ms - l.written_ms >= bound_ms);
         self.intents.remove(&old.into_iter().map(|l| l.name).collect::<Vec<_>>())?;
         if !young.is_empty() {
             let scopes = merged(young.iter().map(|l| &l.scope));
-            let files = young.into_iter().map(|l| l.name).collect();
-            let scopes = self.unsettled.enter(scopes);
-            let look = Look { due: Instant::now() + self.second_look, scopes, slot: None, files };
-            let _closed = self.looks.send(look);
+            self.looks.begin(scopes, young.into_iter().map(|l| l.name).collect());
         }
         if found > 0 {
             info!(intents = found, "verified what the last process left open");
         }
         Ok(found + commits)
-    }
-
-    /// Carries out second looks until the capture is dropped or `stop` ends.
-    pub async fn looks(self: Arc<Self>, stop: impl Future<Output = ()>) {
-        let Some(mut looks) = self.looks_out.lock().take() else { return };
-        tokio::pin!(stop);
-        loop {
-            let look = tokio::select! {
-                biased;
-                () = &mut stop => return,
-                look = looks.recv() => look,
-            };
-            let Some(mut look) = look else { return };
-            tokio::select! {
-                biased;
-                () = &mut stop => return,
-                () = self.look(&mut look) => {}
-            }
-            let closed = look.slot.as_mut().map_or(Ok(()), Slot::close);
-            let closed = closed.and_then(|()| self.intents.remove(&look.files));
-            if let Err(error) = closed {
-                warn!(%error, "an intent stays open: the next start verifies once too often");
-            }
-        }
-    }
-
-    async fn look(&self, look: &mut Look) {
-        tokio::time::sleep_until(look.due).await;
-        for scope in look.scopes.iter() {
-            while let Err(error) = self.verify(scope, Found::Recovery).await {
-                metrics::VERIFY_FAILURES.inc();
-                warn!(%error, "second look failed, trying again");
-                tokio::time::sleep(AGAIN).await;
-            }
-        }
     }
 
     /// Reads what `scope` names under its guards and appends *observed* records for what the log does not know, durable when
@@ -181,12 +93,6 @@ impl Capture {
         Ok(self.log.tail())
     }
 
-    /// What writes of unknown outcome may have changed. Their process being gone, reading it once tells what came of them.
-    pub fn unsettled(&self) -> Vec<Scope> {
-        let all: Vec<Arc<Vec<Scope>>> = self.unsettled.0.lock().values().cloned().collect();
-        merged(all.iter().flat_map(|scopes| scopes.iter()))
-    }
-
     /// What was learnt of namespaces is asked anew: the store may have lost it.
     pub fn forget_namespaces(&self) {
         self.namespaces.forget(|_| true);
@@ -205,11 +111,29 @@ impl Capture {
             return Ok(());
         }
         let targets = Target::all(ns, ids)?;
-        let _shared = self.ns_guards.shared(ns).await;
-        let keys = targets.iter().map(|t| t.key.clone()).collect();
-        let _guard = self.guards.lock(ns, keys).await;
+        for group in targets.chunks(TOGETHER) {
+            let shared = self.ns_guards.shared(ns).await;
+            let (guard, busy) = self.guards.try_lock(ns, group.iter().map(|t| t.key.clone()).collect());
+            let busy: HashSet<EntityKey> = busy.into_iter().collect();
+            let (waiting, free): (Vec<Target>, Vec<Target>) =
+                group.iter().cloned().partition(|t| busy.contains(&t.key));
+            self.verify_held(&free, cause).await?;
+            drop((guard, shared));
+            // One at a time: whoever waits for one entity must not keep others from theirs.
+            for target in waiting {
+                let _shared = self.ns_guards.shared(ns).await;
+                let _guard = self.guards.lock(ns, vec![target.key.clone()]).await;
+                self.verify_held(&[target], cause).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Entities whose guards are held.
+    async fn verify_held(&self, targets: &[Target], cause: &Cause) -> Result<(), CaptureError> {
         let mut drafts = Vec::new();
-        let verified = self.verify_targets(&targets, cause, &mut drafts).await;
+        let verified = self.verify_targets(targets, cause, &mut drafts).await;
+        // What has been staged must follow, whatever came after it.
         let _durable = self.enqueue(drafts).wait().await?;
         verified
     }
@@ -222,27 +146,4 @@ impl Capture {
         let _durable = self.verify_namespace(ns, cause).await?;
         Ok(())
     }
-}
-
-/// The same entities, each once.
-fn merged<'s>(scopes: impl Iterator<Item = &'s Scope>) -> Vec<Scope> {
-    let mut entities = BTreeMap::<Namespace, Vec<RawBson>>::new();
-    let (mut namespaces, mut databases) = (BTreeSet::new(), BTreeSet::new());
-    for scope in scopes {
-        match scope {
-            Scope::Entities(groups) => {
-                for (ns, ids) in groups {
-                    entities.entry(ns.clone()).or_default().extend(ids.iter().cloned());
-                }
-            }
-            Scope::Namespaces(names) => namespaces.extend(names.iter().cloned()),
-            Scope::Database(db) => {
-                databases.insert(db.clone());
-            }
-        }
-    }
-    let mut out: Vec<Scope> = databases.into_iter().map(Scope::Database).collect();
-    out.push(Scope::Namespaces(namespaces.into_iter().collect()));
-    out.push(Scope::Entities(entities));
-    out
 }

@@ -10,10 +10,9 @@ use tracing::warn;
 
 use super::compare::{Cause, Step};
 use super::error::CaptureError;
-use super::intent::Scope;
+use super::intent::{Scope, Slot};
 use super::observe::{IMAGE_BUDGET, Seen, Target, stored_key};
 use super::piece::{Cx, Hold, PieceError};
-use super::recover::Look;
 use super::write::Came;
 use super::{Capture, Session, unchanged};
 use crate::changelog::Durable;
@@ -26,7 +25,7 @@ use crate::wire::msg::OpMsg;
 /// Records of a namespace's verify that are handed to the committer at once.
 const BATCH: usize = 500;
 
-/// Times that the entities of a broken write are read again before they are left to the second look.
+/// Times that the entities of a broken write are read again before they are left to later looks.
 const TRIES: usize = 3;
 
 /// A message that is to be alone in its namespaces.
@@ -176,17 +175,10 @@ impl Capture {
         drop(hold);
     }
 
-    /// Hands the session's open intent to the second look.
+    /// Hands the session's open intent to the looks to come.
     pub(crate) fn look_later(&self, session: &mut Session, scope: Scope) {
-        let look = Look {
-            due: tokio::time::Instant::now() + self.second_look,
-            scopes: self.unsettled.enter(vec![scope]),
-            slot: session.slot.take(),
-            files: Vec::new(),
-        };
-        if !mutated(Mutant::NoSecondLook) && self.looks.send(look).is_err() {
-            warn!("the second look is over: the next start verifies");
-        }
+        let file = session.slot.take().and_then(Slot::leave);
+        self.looks.begin(vec![scope], file.into_iter().collect());
     }
 
     /// Forwards a message alone in `namespaces`, and verifies them unless the store did nothing.

@@ -11,10 +11,12 @@
 //! Plain statics instead of the `metrics` facade: there is no recorder to install first (a count made before the wiring
 //! is not lost), no lookup by name on the write path, and the table that people read is the table that counts.
 
+mod audit;
 mod cell;
 mod render;
 mod table;
 
+pub use audit::*;
 pub use cell::{Counter, Def, Family, Gauge, Held, Histogram, Unit};
 pub use render::{reference_page, render};
 pub use table::*;

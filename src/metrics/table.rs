@@ -1,7 +1,9 @@
-//! The table: each metric once. [`TABLE`] lists them all; a test holds the two together.
+//! The table: each metric once. [`TABLE`] lists them all; a test holds the two together. Those of `verify` and its callers have a
+//! page of their own.
 
 use super::Family::{Counter as C, Gauge as G, Histogram as H};
 use super::Unit::{Bytes, Count, Flag, Lsn, Seconds};
+use super::audit;
 use super::{Counter, Family, Gauge, Histogram};
 
 /// Bounds for times: 50 µs to 30 s, in microseconds.
@@ -158,65 +160,6 @@ pub static INTENTS_RECOVERED: Counter = Counter::new(
     Count,
     "Intents of a process before this one, settled by verify at start.",
 );
-/// Runs of verify, by what asked for them.
-pub static VERIFY_RUNS: Counter =
-    Counter::new("tidelog_verify_runs_total", Count, "Runs of verify, by what asked for them.")
-        .by("cause", &["recovery", "snapshot", "catchUp", "gap", "follower", "reconcile", "other"]);
-/// Entities read from the store and compared with the index by verify.
-pub static VERIFY_ENTITIES: Counter = Counter::new(
-    "tidelog_verify_entities_total",
-    Count,
-    "Entities read from the store and compared with the index by verify.",
-);
-/// Runs of verify that could not read the store; they are tried again.
-pub static VERIFY_FAILURES: Counter = Counter::new(
-    "tidelog_verify_failures_total",
-    Count,
-    "Runs of verify that could not read the store; they are tried again.",
-);
-/// Comparisons of log and store that came to their end.
-pub static RECONCILE_RUNS: Counter =
-    Counter::new("tidelog_reconcile_runs_total", Count, "Comparisons of log and store that came to their end.");
-/// Entities compared by them.
-pub static RECONCILE_ENTITIES: Counter =
-    Counter::new("tidelog_reconcile_entities_total", Count, "Entities compared by comparisons of log and store.");
-/// Differences between log and store that comparisons found, by side.
-pub static RECONCILE_DIFFERENCES: Counter = Counter::new(
-    "tidelog_reconcile_differences_total",
-    Count,
-    "Differences between log and store that comparisons found, by side.",
-)
-.by("side", &["logOnly", "storeOnly", "images"]);
-/// Of them, those that were put right.
-pub static RECONCILE_REPAIRED: Counter =
-    Counter::new("tidelog_reconcile_repaired_total", Count, "Differences between log and store that were put right.");
-/// Differences that the last comparison left as they were.
-pub static RECONCILE_DIFFERING: Gauge = Gauge::new(
-    "tidelog_reconcile_differing",
-    Count,
-    "Differences between log and store that the last comparison left as they were.",
-);
-/// The change stream is read.
-pub static FOLLOWER_UP: Gauge = Gauge::new("tidelog_follower_up", Flag, "The change stream is read.");
-/// Events of the change stream, by whose they are.
-pub static FOLLOWER_EVENTS: Counter =
-    Counter::new("tidelog_follower_events_total", Count, "Events of the change stream, by whose they are.")
-        .by("whose", &["own", "foreign", "command"]);
-/// Namespaces that the log does not hold whole yet: their first read waits or is under way.
-pub static SNAPSHOT_WAITING: Gauge = Gauge::new(
-    "tidelog_snapshot_waiting",
-    Count,
-    "Namespaces that the log does not hold whole yet: their first read waits or is under way.",
-);
-/// How much of the namespace under its first read has been read, of 100.
-pub static SNAPSHOT_PERCENT: Gauge = Gauge::new(
-    "tidelog_snapshot_percent",
-    Count,
-    "How much of the namespace under its first read has been read, of 100.",
-);
-/// Documents read by first reads of namespaces.
-pub static SNAPSHOT_DOCUMENTS: Counter =
-    Counter::new("tidelog_snapshot_documents_total", Count, "Documents read by first reads of namespaces.");
 /// Write commands that ended in an error of the sidecar, by class.
 pub static CAPTURE_ERRORS: Counter = Counter::new(
     "tidelog_capture_errors_total",
@@ -226,27 +169,6 @@ pub static CAPTURE_ERRORS: Counter = Counter::new(
 .by("class", &["client", "retry", "fatal", "other"]);
 /// The epoch that changes carry now.
 pub static EPOCH: Gauge = Gauge::new("tidelog_epoch", Count, "The epoch that changes carry now.");
-// node
-
-/// The node was another than before, by what was new.
-pub static NODE_CHANGES: Counter =
-    Counter::new("tidelog_node_changes_total", Count, "The node was another than before, by what was new.")
-        .by("kind", &["first", "process", "term", "rollback"]);
-/// Records whose entities were read again because the node had changed.
-pub static NODE_CHECKED: Counter = Counter::new(
-    "tidelog_node_checked_total",
-    Count,
-    "Records whose entities were read again because the node had changed.",
-);
-/// Entities found changed when they were read again because the node had changed.
-pub static NODE_LOST: Counter = Counter::new(
-    "tidelog_node_lost_total",
-    Count,
-    "Entities found changed when they were read again because the node had changed.",
-);
-/// What the node may have lost is being read again: no window closes.
-pub static NODE_CORRECTING: Gauge =
-    Gauge::new("tidelog_node_correcting", Flag, "What the node may have lost is being read again: no window closes.");
 // clock
 
 /// Cluster times too far ahead of the wall clock, not merged.
@@ -409,26 +331,28 @@ pub const TABLE: &[Family] = &[
     C(&RESOLVES_IN_TRANSACTIONS),
     G(&INTENTS_OPEN),
     C(&INTENTS_RECOVERED),
-    C(&VERIFY_RUNS),
-    C(&VERIFY_ENTITIES),
-    C(&VERIFY_FAILURES),
-    C(&RECONCILE_RUNS),
-    C(&RECONCILE_ENTITIES),
-    C(&RECONCILE_DIFFERENCES),
-    C(&RECONCILE_REPAIRED),
-    G(&RECONCILE_DIFFERING),
-    G(&FOLLOWER_UP),
-    C(&FOLLOWER_EVENTS),
-    G(&SNAPSHOT_WAITING),
-    G(&SNAPSHOT_PERCENT),
-    C(&SNAPSHOT_DOCUMENTS),
+    G(&audit::LOOKS_WAITING),
+    C(&audit::LOOKS),
+    C(&audit::VERIFY_RUNS),
+    C(&audit::VERIFY_ENTITIES),
+    C(&audit::VERIFY_FAILURES),
+    C(&audit::RECONCILE_RUNS),
+    C(&audit::RECONCILE_ENTITIES),
+    C(&audit::RECONCILE_DIFFERENCES),
+    C(&audit::RECONCILE_REPAIRED),
+    G(&audit::RECONCILE_DIFFERING),
+    G(&audit::FOLLOWER_UP),
+    C(&audit::FOLLOWER_EVENTS),
+    G(&audit::SNAPSHOT_WAITING),
+    G(&audit::SNAPSHOT_PERCENT),
+    C(&audit::SNAPSHOT_DOCUMENTS),
     C(&CAPTURE_ERRORS),
     G(&EPOCH),
     // node
-    C(&NODE_CHANGES),
-    C(&NODE_CHECKED),
-    C(&NODE_LOST),
-    G(&NODE_CORRECTING),
+    C(&audit::NODE_CHANGES),
+    C(&audit::NODE_CHECKED),
+    C(&audit::NODE_LOST),
+    G(&audit::NODE_CORRECTING),
     // clock
     C(&CLOCK_REJECTED),
     // log
@@ -478,7 +402,7 @@ mod tests {
 
     #[test]
     fn each_static_stands_in_the_table_once() {
-        let source = include_str!("table.rs");
+        let source = [include_str!("table.rs"), include_str!("audit.rs")].concat();
         let statics = source.lines().filter(|l| l.starts_with("pub static ")).count();
         let names: BTreeSet<_> = TABLE.iter().map(|f| f.def().name).collect();
         assert_eq!((statics, TABLE.len()), (names.len(), names.len()));

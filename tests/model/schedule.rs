@@ -3,7 +3,7 @@
 use crate::client::{Client, Command, Habits, update};
 use crate::ledger::Ledger;
 use crate::oracle::{self, Case};
-use crate::sidecar::{Death, SECOND_LOOK, Sidecar, Ways};
+use crate::sidecar::{Death, Sidecar, THIRD_LOOK, Ways};
 use crate::store::docs::{Key, raw};
 use crate::store::state::{By, Place};
 use crate::store::write::{Change, Cx};
@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) power: bool,
     pub(crate) crashes: u64,
     pub(crate) bypasses: u64,
+    /// Transactions past the sidecar that nobody ends.
+    pub(crate) orphans: u64,
     /// Writes before the sidecar comes.
     pub(crate) old: u64,
     pub(crate) durability: Durability,
@@ -87,6 +89,7 @@ impl Plan {
             power: is(&["power"]),
             crashes: some(is(&["crashes", "losses"]), 1..3),
             bypasses: some(is(&["bypass"]), 1..5),
+            orphans: some(is(&["cuts", "kills"]), 0..4),
             old: some(world.chance(20), 1..5),
             walks: world.chance(30),
             durability: if is(&["power"]) && world.chance(25) { Durability::Os } else { Durability::Always },
@@ -181,6 +184,7 @@ impl Schedule {
     /// What goes wrong, at random times, while clients are at work.
     async fn trouble(&self, clients: &[tokio::task::JoinHandle<()>]) -> u64 {
         let (mut deaths, mut crashes, mut bypasses) = (self.plan.deaths, self.plan.crashes, self.plan.bypasses);
+        let mut orphans = self.plan.orphans;
         let mut faults = 0;
         while clients.iter().any(|c| !c.is_finished()) {
             self.world.sleep_ms(self.world.draw(1..80)).await;
@@ -207,6 +211,18 @@ impl Schedule {
                     faults += 1;
                     self.bypass().await;
                 }
+                3 if orphans > 0 => {
+                    orphans -= 1;
+                    faults += 1;
+                    self.orphan().await;
+                    self.world.sleep_ms(self.world.draw(1..60)).await;
+                    // Who waits for it then has lost his connection.
+                    if deaths > 0 && self.world.chance(60) {
+                        deaths -= 1;
+                        faults += 1;
+                        self.side.die(Death::Kill);
+                    }
+                }
                 _ => {}
             }
         }
@@ -226,6 +242,25 @@ impl Schedule {
         let _whatever = self.store.change(&cx, &change).await;
     }
 
+    /// A transaction past the sidecar that holds one document until the store gives it up. Nothing of it ever counts.
+    async fn orphan(&self) {
+        let lsid = [255; 16];
+        let (ns, id) = self.client(201).entity();
+        let expires = tokio::time::Instant::now() + Duration::from_millis(self.plan.store.txn_lifetime_ms);
+        self.store.state.lock().begin(lsid, 0, expires);
+        let cx = Cx { op: 0, lsid: Some(lsid), retryable: false, txn: true, deadline: None, stmt_ids: None };
+        let filter = rawdoc! {"_id": id.clone()};
+        let change = Change {
+            ns,
+            filter: &filter,
+            update: Some(&rawdoc! {"$set": {"w": -1, "g": 0}}),
+            multi: false,
+            upsert: true,
+        };
+        self.world.note(|| format!("orphan: {ns} {id:?}"));
+        let _whatever = self.store.change(&cx, &change).await;
+    }
+
     /// Everything works again; what is under way ends; what only a touch finds is touched.
     async fn rest(&self) {
         self.store.rough.store(false, Ordering::Relaxed);
@@ -241,7 +276,7 @@ impl Schedule {
                 self.side.start();
             }
         }
-        self.world.sleep_ms(u64::try_from(SECOND_LOOK.as_millis()).unwrap() + 1_500).await;
+        self.world.sleep_ms(u64::try_from(THIRD_LOOK.as_millis()).unwrap() + 1_500).await;
         if self.plan.needs_touch() {
             if self.world.chance(50) { self.touch().await } else { self.walk().await }
         }

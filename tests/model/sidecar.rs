@@ -22,11 +22,14 @@ use tidelog::wire::{Header, Kind, Limits, Message, OpMsg};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-/// When entities of broken writes are looked at again: later than any late write lands.
-pub(crate) const SECOND_LOOK: Duration = Duration::from_secs(6);
+/// When entities of broken writes are looked at again: earlier than those that wait behind a transaction land.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// When a transaction is taken for dead: later than the store does.
-const LIFETIME: Duration = Duration::from_secs(4);
+const LIFETIME: Duration = Duration::from_secs(5);
+
+/// When they are looked at for the third time: later than any late write lands.
+pub(crate) const THIRD_LOOK: Duration = SECOND_LOOK.saturating_add(LIFETIME);
 
 /// How the sidecar's process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! The entities of all records after the last proved one are verified under their guards; a drop, a rename or a dropped database
 //! among those records has its namespaces verified whole, for they may have come back. Writes whose outcome was not told when the
-//! process went away are settled here too, not only by the second look: no window may tell of half a rename. Memory: the keys of one batch.
+//! process went away are settled here too, not only by later looks: no window may tell of half a rename. Memory: the keys of one batch.
 
 use crate::capture::{Capture, CaptureError, Scope};
 use crate::changelog::{Changelog, LogError, Reader};
