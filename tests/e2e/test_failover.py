@@ -51,7 +51,8 @@ class Pair:
         self.store = lab.store()
         self.members = [Member(self.store.address, True, 1), Member(self.store.address, False, 1)]
         self.sidecars = [lab.sidecar(m.address, name=f"tidelog-{n}", config=WINDOWS) for n, m in enumerate(self.members)]
-        options = {"directConnection": True, "retryWrites": False}
+        # The members do not stream what hello says.
+        options = {"directConnection": True, "retryWrites": False, "serverMonitoringMode": "poll"}
         self.clients = [MongoClient(f"mongodb://{s.listen}/", **options) for s in self.sidecars]
 
     def elect(self, who: int, term: int) -> None:
@@ -92,7 +93,6 @@ def work(collection, chance: random.Random, tag: str) -> None:
         collection.update_many({"_id": {"$lt": _id}}, {"$set": {"tag": tag}})
 
 
-@pytest.mark.xfail(reason="not understood yet: in about one run of three the merge is not the store, or a judge of losses objects")
 def test_the_primary_moves_and_moves_back(lab):
     """Six terms, each with writes at the primary and refused ones at the other; no number twice, the merge is the store."""
     pair, chance = Pair(lab), random.Random(7)
