@@ -104,6 +104,8 @@ pub struct Capture {
     cursors: cursors::Cursors,
     foreign: foreign::Foreign,
     gap_turn: tokio::sync::Mutex<()>,
+    /// The store's life, as last seen.
+    life: parking_lot::Mutex<String>,
     own: own::Own,
     epochs: Arc<Epochs>,
     looks: looks::Looks,
@@ -170,6 +172,7 @@ impl Capture {
             cursors: cursors::Cursors::default(),
             foreign: foreign::Foreign::default(),
             gap_turn: tokio::sync::Mutex::default(),
+            life: parking_lot::Mutex::default(),
             own: own::Own::default(),
             epochs: Epochs::new(epoch),
             looks,

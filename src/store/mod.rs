@@ -10,7 +10,7 @@ mod stream;
 mod survey;
 pub mod upstream;
 
-pub use node::{Answer, Node, Scan};
+pub use node::{Answer, Node, Scan, life_of};
 pub use privileged::{Collection, Login, Privileged, PrivilegedError};
 pub use stream::{Event, Stream, StreamError, dates, stream_facts};
 pub use survey::{Listed, Ttl};

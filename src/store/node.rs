@@ -42,6 +42,14 @@ pub trait Node: Send + Sync + Debug {
     }
 }
 
+/// A life of the store, from its `hello` reply: another process, or another election, is another life, in which what an earlier one
+/// acknowledged may be gone. Empty: it tells neither.
+pub fn life_of(hello: &Document) -> String {
+    let process = hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId"));
+    let ids = [process, hello.get_object_id("electionId")];
+    ids.into_iter().flatten().map(|id| id.to_hex()).collect::<Vec<_>>().join("/")
+}
+
 /// Documents that come one after the other.
 pub trait Scan: Send + Debug {
     /// The next document; `None` at the end.

@@ -154,9 +154,13 @@ impl Way<'_> {
             Some((from, to)) => {
                 range.any(|other| self.clean[other].is_none() && (from..=to).contains(&self.history[other].at_ms))
             }
-            // Two writes whose first tries outlived their sidecar are seen as their sum, which may be nothing, though both are
-            // acknowledged to a second try.
-            None => !self.required[at] || range.any(|other| other != at && self.clean[other].is_none()),
+            // A write whose first try outlived its sidecar is seen with another of its kind, or with a healthy one that it came
+            // in between, as their sum, which may be nothing, though it is acknowledged to a second try.
+            None => {
+                let when = self.history[at].at_ms;
+                let joins = |other: usize| self.clean[other].is_none_or(|(from, to)| (from..=to).contains(&when));
+                !self.required[at] || range.any(|other| other != at && joins(other))
+            }
         }
     }
 

@@ -282,6 +282,7 @@ impl Watch {
 
     async fn verify(&self, kind: &str, look: &Look) -> Result<NodeSeen, super::correct::CorrectError> {
         self.capture.forget_namespaces();
+        self.capture.ask_life().await?;
         // Entities of a commit whose outcome is not known must not be read before it is settled.
         if kind == "process" {
             self.capture.transactions_lost(true).await;

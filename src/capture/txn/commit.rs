@@ -64,7 +64,7 @@ impl Capture {
         };
         let Some(held) = held else { return self.commit_nothing(tx).await };
         let again = matches!(tx.state.phase, Phase::Sent { .. });
-        if let Err(error) = seal(&mut tx) {
+        if let Err(error) = seal(&mut tx, self.life()) {
             self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "broken").await;
             return Err(error);
         }
@@ -322,10 +322,10 @@ impl Capture {
 }
 
 /// The intent of a commit: the next process finds what it would have logged.
-fn seal(tx: &mut Tx<'_>) -> Result<(), CaptureError> {
+fn seal(tx: &mut Tx<'_>, life: String) -> Result<(), CaptureError> {
     let Tx { session, txn, state, .. } = tx;
     if let (Some(last), false) = (&mut state.last, mutated(Mutant::NoSeal)) {
-        last.seal(&txn.key.user, &txn.key.lsid, txn.number)?;
+        last.seal(&txn.key.user, &txn.key.lsid, txn.number, &life)?;
     }
     if !state.blind.is_empty() {
         let blind: Vec<Namespace> = state.blind.iter().cloned().collect();
@@ -334,6 +334,7 @@ fn seal(tx: &mut Tx<'_>) -> Result<(), CaptureError> {
     txn.owner.set_unsettled(true);
     if state.phase == Phase::Open {
         state.phase = Phase::Sent { since: Instant::now() };
+        state.sent_to = life;
     }
     Ok(())
 }

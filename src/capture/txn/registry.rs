@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) touched: Spill,
     /// What it committed, or is about to.
     pub(super) last: Option<Spill>,
+    /// The store's [life](crate::store::life_of) in which its commit was sent; empty: not known.
+    pub(super) sent_to: String,
     pub(super) namespaces: BTreeSet<Namespace>,
     /// Namespaces of which only the store can tell what changed.
     pub(super) blind: BTreeSet<Namespace>,
@@ -119,6 +121,7 @@ impl Transactions {
             phase,
             touched: Spill::new(&self.files),
             last: None,
+            sent_to: String::new(),
             namespaces: BTreeSet::new(),
             blind: BTreeSet::new(),
             controls: Vec::new(),

@@ -3,6 +3,9 @@
 //! A transaction is atomic, so one entity that it changed and that now is as it left it proves the commit; marks keep other
 //! writers off these entities meanwhile. One that is still as before proves that it has not been committed *yet*: it may be,
 //! by the client's next try or by a message that is still in the network, until the store gives it up.
+//!
+//! A store that has restarted or changed its term since may have lost what it had before, and look as if it had committed: then
+//! what it has stands as *observed*, unless the client's own retry is told the outcome.
 
 use std::io::ErrorKind;
 use tokio::time::Instant;
@@ -17,6 +20,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::observe::Target;
 use crate::metrics;
 use crate::mutants::{Mutant, mutated};
+use crate::store::life_of;
 use crate::types::{Change, Digest, Found, Image, Namespace};
 use bson::raw::RawDocument;
 
@@ -72,6 +76,10 @@ impl Capture {
             Some(last) if last.count() > 0 => self.verdict(last).await?,
             _ => Verdict::Moved,
         };
+        let verdict = match verdict {
+            Verdict::Committed if self.ask_life().await? != state.sent_to => Verdict::Moved,
+            verdict => verdict,
+        };
         match verdict {
             Verdict::Committed => {
                 metrics::TRANSACTIONS_SETTLED.inc_for("committed");
@@ -103,6 +111,22 @@ impl Capture {
         let known = self.index.get(&change.ns, &change.key).map_err(|e| CaptureError::Index(e.to_string()))?;
         let known = known.filter(|entry| entry.alive).map(|entry| entry.sha);
         Ok(known == change.after.as_ref().map(Image::sha) && known != change.before_sha)
+    }
+
+    /// Asks the store for its life, after the images were read: they are of this life or an earlier one.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn ask_life(&self) -> Result<String, CaptureError> {
+        let hello = self.privileged.hello().await.map_err(|e| CaptureError::Store(e.to_string()))?;
+        let life = life_of(&hello);
+        self.life.lock().clone_from(&life);
+        Ok(life)
+    }
+
+    /// The store's life when it was last asked for.
+    pub(super) fn life(&self) -> String {
+        self.life.lock().clone()
     }
 
     async fn verdict(&self, last: &Spill) -> Result<Verdict, CaptureError> {
@@ -170,6 +194,7 @@ impl Capture {
 
     /// Takes up the commits that dead processes had sent, and settles those that can be told.
     pub(crate) async fn recover_commits(&self) -> Result<usize, CaptureError> {
+        self.ask_life().await?;
         for left in self.transactions.files.left_behind()? {
             if let Some(damage) = damage(&left.spill)? {
                 self.lost(left, &damage).await?;
@@ -201,7 +226,7 @@ impl Capture {
     }
 
     async fn take_up(&self, left: Left) -> Result<(), CaptureError> {
-        let Left { name: _, user, lsid, number, spill } = left;
+        let Left { name: _, user, lsid, number, life, spill } = left;
         let key = SessionKey { user, lsid: lsid.clone() };
         let id = RawDocument::from_bytes(&lsid).ok().and_then(|d| d.get_binary("id").ok()?.bytes.try_into().ok());
         let txn =
@@ -217,6 +242,7 @@ impl Capture {
             }
             txn.owner.set_unsettled(true);
             state.last = Some(spill);
+            state.sent_to = life;
         }
         // A session whose older commit is not settled either keeps both.
         let mut sessions = self.transactions.sessions.lock();

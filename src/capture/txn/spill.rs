@@ -7,8 +7,9 @@
 //! # Layout of a file
 //!
 //! ```text
-//! u32 length of the head, 0: not sealed · u32 CRC32C of it · the head: u8 version 1 · i64 txnNumber · u64 changes ·
-//! u64 bytes of frames · u16 length, user · u16 length, lsid (BSON) · zeros up to 4096 · one frame for each change
+//! u32 length of the head, 0: not sealed · u32 CRC32C of it · the head: u8 version 2 · i64 txnNumber · u64 changes ·
+//! u64 bytes of frames · u16 length, user · u16 length, lsid (BSON) · u16 length, life of the store (not in version 1) ·
+//! zeros up to 4096 · one frame for each change
 //! ```
 //! Numbers are little-endian; frames and the records in them are those of the log, with lsn 1 and no clocks.
 
@@ -62,6 +63,8 @@ pub(crate) struct Left {
     pub user: String,
     pub lsid: Vec<u8>,
     pub number: i64,
+    /// The store's life in which it was sent; empty: not known.
+    pub life: String,
     pub spill: Spill,
 }
 
@@ -95,10 +98,10 @@ impl Files {
         if file.read_at(0, &mut head)? < HEAD_BYTES {
             return Ok(None);
         }
-        let Some((user, lsid, number, count, bytes)) = decode_head(&head) else { return Ok(None) };
+        let Some(Head { user, lsid, number, life, count, bytes }) = decode_head(&head) else { return Ok(None) };
         let file = File { name: name.to_owned(), file };
         let spill = Spill { home: Arc::clone(self), file: Some(file), written: bytes, buf: Vec::new(), count };
-        Ok(Some(Left { name: name.to_owned(), user, lsid, number, spill }))
+        Ok(Some(Left { name: name.to_owned(), user, lsid, number, life, spill }))
     }
 
     fn take(&self) -> io::Result<File> {
@@ -180,14 +183,14 @@ impl Spill {
     }
 
     /// Puts all of it in a file that the next process finds: the commit of transaction `number` of this session is about to
-    /// be sent.
-    pub(crate) fn seal(&mut self, user: &str, lsid: &[u8], number: i64) -> Result<(), IntentError> {
+    /// be sent to the store in this life of it.
+    pub(crate) fn seal(&mut self, user: &str, lsid: &[u8], number: i64, life: &str) -> Result<(), IntentError> {
         self.write_out()?;
-        let mut head = vec![1];
+        let mut head = vec![2];
         head.extend(number.to_le_bytes());
         head.extend(self.count.to_le_bytes());
         head.extend(self.written.to_le_bytes());
-        for text in [user.as_bytes(), lsid] {
+        for text in [user.as_bytes(), lsid, life.as_bytes()] {
             let len = u16::try_from(text.len()).map_err(|_large| IntentError::TooLong { what: "a session" })?;
             head.extend(len.to_le_bytes());
             head.extend(text);
@@ -292,23 +295,36 @@ fn decode(payload: &Bytes) -> io::Result<Change> {
     }
 }
 
-fn decode_head(bytes: &[u8]) -> Option<(String, Vec<u8>, i64, u64, u64)> {
+/// The head of a sealed file.
+struct Head {
+    user: String,
+    lsid: Vec<u8>,
+    number: i64,
+    life: String,
+    count: u64,
+    bytes: u64,
+}
+
+fn decode_head(bytes: &[u8]) -> Option<Head> {
     let mut rest = bytes;
     let len = usize::try_from(u32::from_le_bytes(rest.split_off(..4)?.try_into().ok()?)).ok()?;
     let crc = u32::from_le_bytes(rest.split_off(..4)?.try_into().ok()?);
     let mut head = rest.get(..len).filter(|head| !head.is_empty() && crc32c::crc32c(head) == crc)?;
-    if *head.split_off_first()? != 1 {
+    let version = *head.split_off_first()?;
+    if !(1..=2).contains(&version) {
         return None;
     }
     let number = i64::from_le_bytes(head.split_off(..8)?.try_into().ok()?);
     let count = u64::from_le_bytes(head.split_off(..8)?.try_into().ok()?);
-    let written = u64::from_le_bytes(head.split_off(..8)?.try_into().ok()?);
+    let bytes = u64::from_le_bytes(head.split_off(..8)?.try_into().ok()?);
     let mut text = || {
         let len = u16::from_le_bytes(head.split_off(..2)?.try_into().ok()?);
         head.split_off(..usize::from(len)).map(<[u8]>::to_vec)
     };
     let user = String::from_utf8(text()?).ok()?;
-    Some((user, text()?, number, count, written))
+    let lsid = text()?;
+    let life = if version == 1 { String::new() } else { String::from_utf8(text()?).ok()? };
+    Some(Head { user, lsid, number, life, count, bytes })
 }
 
 #[cfg(test)]
@@ -374,7 +390,7 @@ mod tests {
         for spill in [&mut sealed, &mut ended] {
             spill.push(change(2, 10)).unwrap();
             spill.push(change(3, 10)).unwrap();
-            spill.seal("amélie@admin", &[1, 2, 3], 7).unwrap();
+            spill.seal("amélie@admin", &[1, 2, 3], 7, "life").unwrap();
         }
         ended.release().unwrap();
         assert!(first.left_behind().unwrap().is_empty());
@@ -382,7 +398,8 @@ mod tests {
         let mut left = second.left_behind().unwrap();
         assert_eq!(left.len(), 1);
         let mut left = left.remove(0);
-        assert_eq!((left.user.as_str(), &left.lsid[..], left.number), ("amélie@admin", &[1, 2, 3][..], 7));
+        let head = (left.user.as_str(), &left.lsid[..], left.number, left.life.as_str());
+        assert_eq!(head, ("amélie@admin", &[1, 2, 3][..], 7, "life"));
         assert_eq!((all(&left.spill), left.spill.count()), (vec![change(2, 10), change(3, 10)], 2));
         left.spill.release().unwrap();
         assert!(second.left_behind().unwrap().is_empty());
@@ -394,7 +411,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spill = Spill::new(&files(&dir));
         (0..3).for_each(|n| spill.push(change(n, 200_000)).unwrap());
-        spill.seal("", &[], 1).unwrap();
+        spill.seal("", &[], 1, "").unwrap();
         let path = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();

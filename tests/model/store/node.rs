@@ -6,6 +6,7 @@ use bson::raw::{RawBsonRef, RawDocumentBuf};
 use bson::{Document, RawBson, rawdoc};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tidelog::store::{Answer, Collection, Node, PrivilegedError, Scan};
 use tidelog::types::Namespace;
 
@@ -32,7 +33,10 @@ impl Node for SimNode {
     fn hello(&self) -> Answer<'_, Document> {
         Box::pin(async {
             self.reach("hello").await?;
-            Ok(bson::doc! {"ok": 1.0})
+            let mut id = [0; 12];
+            id[..8].copy_from_slice(&self.0.process.load(Ordering::Relaxed).to_le_bytes());
+            let version = bson::doc! {"processId": bson::oid::ObjectId::from_bytes(id), "counter": 0_i64};
+            Ok(bson::doc! {"ok": 1.0, "topologyVersion": version})
         })
     }
 
