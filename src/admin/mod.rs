@@ -8,7 +8,7 @@
 //! | `GET /v1/status` | what a person wants to know now |
 //! | `GET /v1/windows` | the window ledger |
 //! | `POST /v1/cut?label=L` | closes a window; answers when it is durable at every sink |
-//! | `POST /v1/reconcile?namespace=N&repair=true&sample=P` | begins a comparison of log and store |
+//! | `POST /v1/reconcile?namespace=N&from=ID&to=ID&repair=true&sample=P` | begins a comparison of log and store |
 //! | `GET /v1/reconcile` | how far the last comparison is, and what differs |
 //!
 //! Promises: what it says is read at the moment of the request; a cut that is answered with 200 is durable; nothing here
@@ -21,7 +21,7 @@ mod reconcile;
 mod routes;
 mod status;
 
-pub use reconcile::{DifferenceRow, ReconcileAsk, ReconcileBegun, ReconcileReport, ReconcileRow};
+pub use reconcile::{DifferenceRow, ReconcileAsk, ReconcileBegun, ReconcileRefused, ReconcileReport, ReconcileRow};
 pub use routes::{AdminError, serve};
 pub use status::{
     CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason,
@@ -46,7 +46,7 @@ pub struct Control {
     /// Closes a window with a label.
     pub cut: Box<dyn Fn(String) -> CutFuture + Send + Sync>,
     /// Begins a comparison of log and store; gives its number.
-    pub reconcile: Box<dyn Fn(ReconcileAsk) -> Result<u64, String> + Send + Sync>,
+    pub reconcile: Box<dyn Fn(ReconcileAsk) -> Result<u64, ReconcileRefused> + Send + Sync>,
     /// The last comparison.
     pub reconciled: Box<dyn Fn() -> ReconcileReport + Send + Sync>,
     /// Brings metrics up to date that nobody counts while nothing happens (ages, free space).

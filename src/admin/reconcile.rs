@@ -9,6 +9,12 @@ pub struct ReconcileAsk {
     /// Only this namespace; empty: all.
     #[serde(default)]
     pub namespace: String,
+    /// The first `_id` of a range of the namespace, as Extended JSON; empty: from its first one.
+    #[serde(default)]
+    pub from: String,
+    /// The first `_id` after the range, as Extended JSON; empty: to the last one.
+    #[serde(default)]
+    pub to: String,
     /// Append *observed* records for what differs.
     #[serde(default)]
     pub repair: bool,
@@ -19,6 +25,15 @@ pub struct ReconcileAsk {
 
 fn whole() -> u64 {
     100
+}
+
+/// Why a comparison does not begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReconcileRefused {
+    /// What is asked for makes no sense.
+    Call(String),
+    /// Not now.
+    Busy(String),
 }
 
 /// The answer to the ask.
@@ -56,8 +71,10 @@ pub struct ReconcileReport {
 pub struct ReconcileRow {
     /// The namespace.
     pub ns: String,
-    /// All of it, not a sample.
+    /// All of it, not a sample or a range.
     pub whole: bool,
+    /// A range of it.
+    pub range: bool,
     /// Its first read has not ended: documents that the log lacks are not told.
     pub partial: bool,
     /// Entities compared.

@@ -1,6 +1,6 @@
 //! The routes and the server.
 
-use super::{Control, CutError, Ready, ReconcileAsk, ReconcileBegun};
+use super::{Control, CutError, Ready, ReconcileAsk, ReconcileBegun, ReconcileRefused};
 use crate::config::{Address, AdminConfig};
 use crate::metrics;
 use axum::extract::{Query, Request, State};
@@ -172,9 +172,23 @@ async fn reconcile(State(shared): State<Arc<Shared>>, Query(asked): Query<Reconc
     if !asked.namespace.is_empty() && !asked.namespace.contains('.') {
         return refuse(StatusCode::BAD_REQUEST, "namespace: expected db.collection");
     }
-    tracing::info!(namespace = asked.namespace, repair = asked.repair, sample = asked.sample, "comparison asked for");
+    let range = !asked.from.is_empty() || !asked.to.is_empty();
+    if range && asked.namespace.is_empty() {
+        return refuse(StatusCode::BAD_REQUEST, "from, to: a range is one of a namespace; name it");
+    }
+    if range && asked.sample != 100 {
+        return refuse(StatusCode::BAD_REQUEST, "from, to, sample: a range is compared whole");
+    }
+    tracing::info!(
+        namespace = asked.namespace,
+        range,
+        repair = asked.repair,
+        sample = asked.sample,
+        "comparison asked for"
+    );
     match (shared.control.reconcile)(asked) {
         Ok(run) => Json(ReconcileBegun { run }).into_response(),
-        Err(why) => refuse(StatusCode::CONFLICT, &why),
+        Err(ReconcileRefused::Call(why)) => refuse(StatusCode::BAD_REQUEST, &why),
+        Err(ReconcileRefused::Busy(why)) => refuse(StatusCode::CONFLICT, &why),
     }
 }

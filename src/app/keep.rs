@@ -2,8 +2,8 @@
 
 use super::AppError;
 use super::parts::Running;
-use crate::admin::{DifferenceRow, ReconcileAsk, ReconcileReport, ReconcileRow};
-use crate::audit::live::{Compared, Keeper, Options, Pace, Parts, Request};
+use crate::admin::{DifferenceRow, ReconcileAsk, ReconcileRefused, ReconcileReport, ReconcileRow};
+use crate::audit::live::{Bounds, Compared, Keeper, Options, Pace, Parts, Request};
 use crate::capture::Capture;
 use crate::capture::range::Side;
 use crate::store::Privileged;
@@ -48,10 +48,13 @@ pub(super) async fn start(
 
 impl Running {
     /// Begins a comparison of log and store.
-    pub(super) fn reconcile(&self, asked: ReconcileAsk) -> Result<u64, String> {
-        let keeper = self.keeper.get().ok_or("the sidecar is starting")?;
+    pub(super) fn reconcile(&self, asked: ReconcileAsk) -> Result<u64, ReconcileRefused> {
+        let bounds = Bounds::parse(&asked.from, &asked.to).map_err(ReconcileRefused::Call)?;
+        let busy = || ReconcileRefused::Busy("the sidecar is starting".to_owned());
+        let keeper = self.keeper.get().ok_or_else(busy)?;
         let ns = Some(asked.namespace).filter(|ns| !ns.is_empty()).map(|ns| Namespace::from_full(&ns));
-        keeper.reconcile(Request { ns, repair: asked.repair, sample_percent: asked.sample })
+        let request = Request { ns, bounds, repair: asked.repair, sample_percent: asked.sample };
+        keeper.reconcile(request).map_err(ReconcileRefused::Busy)
     }
 
     /// The last comparison, as it is told.
@@ -76,7 +79,7 @@ impl Running {
 }
 
 fn row(compared: Compared) -> ReconcileRow {
-    let Compared { ns, whole, partial, entities, log_only, store_only, images, repaired, alive, fingerprint } =
+    let Compared { ns, whole, range, partial, entities, log_only, store_only, images, repaired, alive, fingerprint } =
         compared;
-    ReconcileRow { ns, whole, partial, entities, log_only, store_only, images, repaired, alive, fingerprint }
+    ReconcileRow { ns, whole, range, partial, entities, log_only, store_only, images, repaired, alive, fingerprint }
 }

@@ -98,6 +98,11 @@ impl Capture {
         self.namespaces.forget(|_| true);
     }
 
+    /// The wall time of the log's records now, milliseconds since 1970.
+    pub fn wall_ms(&self) -> i64 {
+        self.clock.wall_ms()
+    }
+
     /// Appends a fact about the log, durable and in the index when this returns; tells its number.
     ///
     /// # Errors

@@ -88,11 +88,17 @@ pub enum Command {
         /// Only this namespace (`db.collection`)
         #[arg(long, value_name = "NAMESPACE", default_value = "")]
         namespace: String,
+        /// Only documents of that namespace from this `_id` on: Extended JSON, itself included, in the order of BSON comparison
+        #[arg(long, value_name = "ID", default_value = "", requires = "namespace", allow_hyphen_values = true)]
+        from: String,
+        /// Only documents before this `_id`: Extended JSON, itself left out
+        #[arg(long, value_name = "ID", default_value = "", requires = "namespace", allow_hyphen_values = true)]
+        to: String,
         /// Append observed records for what differs
         #[arg(long)]
         repair: bool,
         /// The part of each namespace to compare, in ranges drawn at random
-        #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+        #[arg(long, value_name = "PERCENT", default_value_t = 100, conflicts_with_all = ["from", "to"], value_parser = clap::value_parser!(u64).range(1..=100))]
         sample: u64,
         /// Print JSON
         #[arg(long)]

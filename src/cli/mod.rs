@@ -84,8 +84,9 @@ fn perform(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
             windows::windows(export_dir.as_deref(), admin.as_ref(), json, out)?;
         }
         Command::Verify { export_dir, json } => verify::verify(&export_dir, json, out)?,
-        Command::Reconcile { admin, namespace, repair, sample, json } => {
-            let asked = reconcile::Asked { admin: &admin, namespace: &namespace, repair, sample, json };
+        Command::Reconcile { admin, namespace, from, to, repair, sample, json } => {
+            let (namespace, from, to) = (&namespace, &from, &to);
+            let asked = reconcile::Asked { admin: &admin, namespace, from, to, repair, sample, json };
             reconcile::reconcile(&asked, out)?;
         }
         Command::Docs { page } => {

@@ -4,6 +4,7 @@ use super::CliError;
 use super::admin_client::{ask, quoted};
 use super::text::{Align, count, plain, table, things};
 use crate::admin::{ReconcileBegun, ReconcileReport, ReconcileRow};
+use crate::audit::live::Bounds;
 use crate::config::Address;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ const PLAIN: Duration = Duration::from_secs(10);
 pub(super) struct Asked<'a> {
     pub(super) admin: &'a Address,
     pub(super) namespace: &'a str,
+    pub(super) from: &'a str,
+    pub(super) to: &'a str,
     pub(super) repair: bool,
     pub(super) sample: u64,
     pub(super) json: bool,
@@ -26,8 +29,10 @@ pub(super) struct Asked<'a> {
 
 /// Compares and prints; it holds when nothing differed.
 pub(super) fn reconcile(asked: &Asked<'_>, out: &mut dyn Write) -> Result<(), CliError> {
-    let Asked { admin, namespace, repair, sample, json } = asked;
-    let path = format!("/v1/reconcile?namespace={}&repair={repair}&sample={sample}", quoted(namespace));
+    let Asked { admin, namespace, from, to, repair, sample, json } = asked;
+    Bounds::parse(from, to).map_err(|why| CliError::Call(format!("--{why}")))?;
+    let [namespace, from, to] = [namespace, from, to].map(|text| quoted(text));
+    let path = format!("/v1/reconcile?namespace={namespace}&from={from}&to={to}&repair={repair}&sample={sample}");
     let begun: ReconcileBegun = ask(admin, "POST", &path, QUICK)?.json()?;
     let report = wait(admin, begun.run)?;
     if *json {
@@ -108,10 +113,11 @@ fn print(report: &ReconcileReport, out: &mut dyn Write) -> Result<(), CliError> 
 }
 
 fn row(compared: &ReconcileRow) -> Vec<String> {
-    let what = match (compared.whole, compared.partial) {
-        (true, false) => "whole",
-        (false, false) => "a sample",
-        (_, true) => "its first read has not ended",
+    let what = match (compared.whole, compared.range, compared.partial) {
+        (_, _, true) => "its first read has not ended",
+        (true, ..) => "whole",
+        (_, true, _) => "a range",
+        (false, false, false) => "a sample",
     };
     let numbers =
         [compared.entities, compared.log_only, compared.store_only, compared.images, compared.repaired].map(count);

@@ -1,7 +1,8 @@
 //! The one table of all metrics: name, kind, unit, label, help, and the cells that hold the values.
 //!
 //! Promises: every metric of the process stands in [`TABLE`]; a metric's series are fixed at compile time (a label has a
-//! closed set of values), so neither a client nor a namespace can make the number of series grow; to count costs one
+//! closed set of values), so neither a client nor a namespace can make the number of series grow (`namespaces` tells the one
+//! exception, and its bound); to count costs one
 //! atomic addition and never blocks, allocates or fails.
 //!
 //! Does not: push anywhere, keep history, or read a clock.
@@ -13,10 +14,12 @@
 
 mod audit;
 mod cell;
+mod namespaces;
 mod render;
 mod table;
 
 pub use audit::*;
 pub use cell::{Counter, Def, Family, Gauge, Held, Histogram, Unit};
+pub use namespaces::{COMPARISONS, Comparisons, LastComparison};
 pub use render::{reference_page, render};
 pub use table::*;

@@ -1,6 +1,6 @@
 //! The table as text: for Prometheus (exposition format 0.0.4) and as the reference page for people.
 
-use super::{Family, Histogram, TABLE, Unit};
+use super::{COMPARISONS, Comparisons, Family, Histogram, TABLE, Unit};
 use std::fmt::Write as _;
 
 /// All metrics in the Prometheus text format, version 0.0.4.
@@ -31,6 +31,7 @@ pub fn render() -> String {
             }
         }
     }
+    COMPARISONS.render(&mut out);
     line(&mut out, format_args!("# HELP tidelog_build_info The version of the program, always 1."));
     line(&mut out, format_args!("# TYPE tidelog_build_info gauge"));
     line(&mut out, format_args!("tidelog_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
@@ -68,7 +69,7 @@ fn histogram(out: &mut String, h: &Histogram) {
 }
 
 /// A whole number of `per`-ths of a second as a decimal, exactly.
-fn seconds(value: i64, per: i64) -> String {
+pub(super) fn seconds(value: i64, per: i64) -> String {
     let (sign, value) = (if value < 0 { "-" } else { "" }, value.unsigned_abs());
     let per = per.unsigned_abs();
     let width = per.ilog10() as usize;
@@ -92,6 +93,7 @@ pub fn reference_page() -> String {
         let (name, kind, unit, help) = (def.name, family.kind(), def.unit.name(), def.help);
         line(&mut out, format_args!("| `{name}` | {kind} | {unit} | {label} | {help} |"));
     }
+    Comparisons::reference(&mut out);
     line(
         &mut out,
         format_args!("| `tidelog_build_info` | gauge | count | `version` | The version of the program, always 1. |"),

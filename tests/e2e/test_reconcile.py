@@ -58,6 +58,15 @@ def test_each_difference_is_named_and_repaired(lab, mode):
     assert [(r["whole"], r["differing"], r["repaired"]) for r in rows] == [(True, 0, 0), (True, 4, 0), (True, 4, 4), (True, 0, 0)]
     row = next(c for c in report["compared"] if c["ns"] == "r.c")
     assert (row["alive"], row["fingerprint"]) == fold.fingerprint("r.c")
+    # The manifest that tells the last comparison, and the metrics, show the same.
+    last = [m for m in manifests if any(r["ns"] == "r.c" for r in m["reconciled"])][-1]
+    told = next(n for n in last["namespaces"] if n["ns"] == "r.c")
+    assert (told["alive"], told["fingerprint"]) == (row["alive"], row["fingerprint"])
+    metrics = sidecar.metrics()
+    assert metrics[f'tidelog_reconciled_info{{namespace="r.c",whole="true",fingerprint="{row["fingerprint"]}"}}'] == 1
+    numbers = [metrics[f'tidelog_reconciled_{name}{{namespace="r.c"}}'] for name in ("entities", "differing", "repaired", "alive")]
+    assert numbers == [row["alive"], 0, 0, row["alive"]], numbers
+    assert len([name for name in metrics if name.startswith("tidelog_reconciled_info")]) == 2
     run_cli("verify", sidecar.export)
 
 
@@ -115,3 +124,80 @@ def test_scheduled(lab):
     assert sidecar.http("/v1/reconcile?namespace=x", "POST")[0] == 400
     done = run_cli("reconcile", "--admin", sidecar.admin, "--sample", "101", check=False)
     assert done.returncode == 2
+
+
+def test_a_range(lab, mode):
+    """From one `_id` (included) to another (left out), in the order of the store over types: nothing outside is told or repaired."""
+    store = lab.store(mode)
+    sidecar = lab.sidecar(store, config=ALONE)
+    with sidecar.client() as ours, store.client() as foreign:
+        ours["r"]["c"].insert_many([{"_id": n} for n in range(3000)] + [{"_id": f"k{n}"} for n in range(10)])
+        ours["r"]["other"].insert_one({"_id": 100})
+        for _id in (99, 100, 150, 199, 200, 2500, "k3"):
+            foreign["r"]["c"].update_one({"_id": _id}, {"$set": {"x": 1}})
+        foreign["r"]["c"].delete_many({"_id": {"$in": [110, 2600, "k5"]}})
+        foreign["r"]["c"].insert_many([{"_id": v} for v in (99.5, 120.5, 199.5, 200.5, None, "zz")])
+        foreign["r"]["other"].delete_one({"_id": 100})
+
+    def told(*flags) -> dict[str, str]:
+        status, report = reconcile(sidecar, "--namespace", "r.c", *flags)
+        assert status == (1 if report["differing"] else 0)
+        (row,) = report["compared"]
+        assert row["ns"] == "r.c" and row["range"] and not row["whole"]
+        assert report["entities"] >= report["differing"] == len(report["differences"])
+        return {d["id"]: d["side"] for d in report["differences"]}
+
+    inside = {
+        '{"$numberInt":"100"}': "images", '{"$numberInt":"110"}': "logOnly", '{"$numberDouble":"120.5"}': "storeOnly",
+        '{"$numberInt":"150"}': "images", '{"$numberInt":"199"}': "images", '{"$numberDouble":"199.5"}': "storeOnly",
+    }
+    eventually(lambda: sidecar.metric("tidelog_index_overlay_entries") == 0, 20, "the index has caught up")
+    # A bound is a value: 1e2 is 100.
+    for first in ('{"$numberInt":"100"}', '{"$numberLong":"100"}', '{"$numberDouble":"100.0"}'):
+        assert told("--from", first, "--to", '{"$numberInt":"200"}') == inside
+    assert told("--from", '{"$numberDouble":"199.75"}', "--to", "200") == {}
+    assert told("--to", '{"$minKey":1}') == {} and told("--to", "0") == {"null": "storeOnly"}
+    strings = {'"k3"': "images", '"k5"': "logOnly", '"zz"': "storeOnly"}
+    assert told("--from", '""') == strings and told("--from", '"k4"', "--to", '"k5"') == {}
+    assert set(told("--from", '"k5"', "--to", '"zz"')) == {'"k5"'}
+    assert told("--from", "100", "--to", "200", "--repair") == inside and told("--from", "100", "--to", "200") == {}
+    assert [r["found"] for r in changes(sidecar) if r["op"] == "observed"] == ["reconcile"] * len(inside)
+    text = run_cli("reconcile", "--admin", sidecar.admin, "--namespace", "r.c", "--from", "100", "--to", "200").stdout
+    assert "a range" in text and "whole" not in text, text
+    rest = {d["id"] for d in reconcile(sidecar)[1]["differences"] if d["ns"] == "r.c"}
+    assert rest == set(strings) | {
+        "null", '{"$numberInt":"99"}', '{"$numberDouble":"99.5"}', '{"$numberInt":"200"}', '{"$numberDouble":"200.5"}',
+        '{"$numberInt":"2500"}', '{"$numberInt":"2600"}',
+    }
+    sidecar.cut()
+    _, manifests = check_export(sidecar.export)
+    rows = [r for m in manifests for r in m["reconciled"] if r["ns"] == "r.c"]
+    assert [r["whole"] for r in rows].count(True) == 1, "a range is told as the whole"
+    assert [(r["differing"], r["repaired"]) for r in rows if r["repaired"]] == [(6, 6)]
+
+
+def test_a_wrong_range_is_told(lab):
+    """Bad JSON, bounds in the wrong order, no namespace, a sample of it, a collation: each says what is wrong; nothing is compared."""
+    store = lab.store()
+    sidecar = lab.sidecar(store, config=ALONE)
+    with sidecar.client() as client:
+        client["r"].create_collection("collated", collation={"locale": "de", "strength": 1})
+        client["r"]["collated"].insert_many([{"_id": "a"}, {"_id": "b"}])
+
+    def wrong(*flags) -> str:
+        done = run_cli("reconcile", "--admin", sidecar.admin, *flags, check=False)
+        assert done.returncode == 2 and not done.stdout, (done.returncode, done.stdout)
+        return done.stderr
+
+    assert "--from: expected an `_id` as Extended JSON" in wrong("--namespace", "r.c", "--from", "abc")
+    assert "--to: expected" in wrong("--namespace", "r.c", "--to", '{"$oid":"xyz"}')
+    assert "array" in wrong("--namespace", "r.c", "--to", "[1]")
+    assert "nothing lies between" in wrong("--namespace", "r.c", "--from", "2", "--to", "1")
+    assert "--namespace" in wrong("--from", "2")
+    assert "--sample" in wrong("--namespace", "r.c", "--from", "2", "--sample", "5")
+    for query, part in (("namespace=r.c&from=abc", "Extended JSON"), ("from=1", "namespace"), ("namespace=r.c&from=1&sample=5", "whole")):
+        status, text = sidecar.http(f"/v1/reconcile?{query}", "POST")
+        assert status == 400 and part in text, (status, text)
+    assert sidecar.metric("tidelog_reconcile_runs_total") == 0
+    done = run_cli("reconcile", "--admin", sidecar.admin, "--namespace", "r.collated", "--from", '"a"', check=False)
+    assert done.returncode == 1 and "default collation" in done.stderr, done.stderr

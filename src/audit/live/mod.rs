@@ -6,7 +6,7 @@
 //! | `follower`, `hints` | entities that the change stream says somebody else changed |
 //! | `catchup` | everything known, after a time in which nobody looked |
 //! | `gaps` | what an open gap covers, until it is proved |
-//! | `reconcile` | comparisons: reported, or repaired as well; scheduled |
+//! | `reconcile`, `bounds` | comparisons: reported, or repaired as well; of a range; scheduled |
 //! | `walk` | a namespace whole, page by page at a bounded rate, tried again until it is done |
 //! | `meter` | how fast a read goes, for people |
 //! | `progress` | where the reads are, for the next process |
@@ -18,6 +18,7 @@
 //! Does not: decide what is true. That is [`capture`](crate::capture)'s, under the guards.
 
 mod board;
+mod bounds;
 mod catchup;
 mod follower;
 mod gaps;
@@ -30,6 +31,7 @@ mod snapshot;
 mod walk;
 
 pub use board::{Board, FollowerTold, Reading, SnapshotTold};
+pub use bounds::Bounds;
 pub use pace::Pace;
 pub use reconcile::{Compared, Report, Request};
 
@@ -108,6 +110,12 @@ enum KeepError {
     Node(#[from] PrivilegedError),
     #[error("progress: {0}")]
     Disk(#[from] std::io::Error),
+    #[error(
+        "{ns} has a default collation: its documents are not in the order of their `_id`s as values; compare it whole"
+    )]
+    Collated { ns: String },
+    #[error("{ns} is not recorded (a view, capped, time series or of the server's own)")]
+    NotRecorded { ns: String },
 }
 
 impl Keeper {

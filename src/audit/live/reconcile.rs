@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
 
+use super::bounds::Bounds;
 use super::walk::Walk;
 use super::{KeepError, Keeper};
 use crate::capture::range::{Difference, Done, Mode, Range, Side};
@@ -26,10 +27,12 @@ const ROWS: usize = 1_000;
 const NAMED: usize = 1_000;
 
 /// What is to be compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// Only this namespace; `None`: all.
     pub ns: Option<Namespace>,
+    /// Only this part of it.
+    pub bounds: Bounds,
     /// Append *observed* records for what differs.
     pub repair: bool,
     /// The part of each namespace, of 100.
@@ -41,8 +44,10 @@ pub struct Request {
 pub struct Compared {
     /// The namespace.
     pub ns: String,
-    /// All of it, not a sample.
+    /// All of it, not a sample or a range.
     pub whole: bool,
+    /// A range of it.
+    pub range: bool,
     /// Its first read has not ended.
     pub partial: bool,
     /// Entities compared.
@@ -120,7 +125,9 @@ impl Keeper {
         loop {
             tokio::time::sleep(interval).await;
             let sample_percent = self.options.sample_percent;
-            if let Err(why) = self.reconcile(Request { ns: None, repair: false, sample_percent }) {
+            if let Err(why) =
+                self.reconcile(Request { ns: None, bounds: Bounds::default(), repair: false, sample_percent })
+            {
                 info!(why, "a scheduled comparison is left out");
             }
         }
@@ -147,19 +154,37 @@ impl Keeper {
     /// One namespace; `None`: it is not recorded.
     async fn compare_one(&self, ns: &Namespace, request: &Request) -> Result<Option<Compared>, KeepError> {
         let mode = if request.repair { Mode::Repair } else { Mode::Report };
-        let Some(range) = self.capture.range(ns, Found::Reconcile, mode, None).await? else { return Ok(None) };
+        let bounded = !request.bounds.is_all();
+        let Some(range) = self.capture.range(ns, Found::Reconcile, mode, None).await? else {
+            return if bounded { Err(KeepError::NotRecorded { ns: ns.to_string() }) } else { Ok(None) };
+        };
+        if bounded && range.is_always_whole() {
+            return Err(KeepError::Collated { ns: ns.to_string() });
+        }
         metrics::VERIFY_RUNS.inc_for("reconcile");
         let partial = self.index.known(ns).is_none_or(|known| !known.complete);
         let range = range.partial(partial);
-        let whole = request.sample_percent >= 100 || range.is_always_whole();
-        let compared = Compared { ns: ns.to_string(), whole, partial, ..Compared::default() };
+        let whole = !bounded && (request.sample_percent >= 100 || range.is_always_whole());
+        let compared = Compared { ns: ns.to_string(), whole, range: bounded, partial, ..Compared::default() };
         self.board.with_report(|report| report.compared.push(compared));
-        if whole {
+        if bounded {
+            self.compare_bounded(range, request).await?;
+        } else if whole {
             self.compare_range(range, request).await?;
         } else {
             self.compare_sample(ns, mode, partial, request).await?;
         }
         Ok(Some(self.conclude(ns).await?))
+    }
+
+    /// From the first bound, itself included, to the second, itself left out.
+    async fn compare_bounded(&self, range: Range, request: &Request) -> Result<(), KeepError> {
+        let Bounds { from, to } = request.bounds.clone();
+        if let Some((id, _)) = &from {
+            let done = self.one(&range, id).await?;
+            self.count(range.ns(), &done, request);
+        }
+        self.compare_range(range.before(from, to.map(|(_, key)| key)), request).await
     }
 
     async fn compare_sample(
@@ -232,6 +257,16 @@ impl Keeper {
         if let Some(state) = self.index.state().namespaces.get(ns) {
             (compared.alive, compared.fingerprint) = (state.alive, hex::encode(state.sum));
         }
+        let last = metrics::LastComparison {
+            whole,
+            entities,
+            differing,
+            repaired,
+            alive: compared.alive,
+            fingerprint: compared.fingerprint.clone(),
+            ended_ms: self.capture.wall_ms(),
+        };
+        metrics::COMPARISONS.tell(ns.as_str(), last);
         self.board.with_report(|report| {
             if let Some(last) = report.compared.last_mut() {
                 last.clone_from(&compared);

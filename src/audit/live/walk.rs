@@ -45,17 +45,33 @@ impl Walk {
 }
 
 impl Keeper {
+    /// One entity, tried until the store can be read.
+    pub(super) async fn one(&self, range: &Range, id: &bson::RawBson) -> Result<Done, KeepError> {
+        loop {
+            match self.capture.verify_one(range, id).await {
+                Ok(done) => return Ok(done),
+                Err(error) => self.unread(range, error).await?,
+            }
+        }
+    }
+
+    /// A pause, if the store could not be read; else the error.
+    async fn unread(&self, range: &Range, error: CaptureError) -> Result<(), KeepError> {
+        if !matches!(error, CaptureError::Store(_)) {
+            return Err(error.into());
+        }
+        metrics::VERIFY_FAILURES.inc();
+        warn!(ns = %range.ns(), %error, "the store cannot be read; trying again");
+        tokio::time::sleep(AGAIN).await;
+        Ok(())
+    }
+
     /// One page, tried until the store can be read.
     async fn page(&self, range: &mut Range, limits: Limits) -> Result<Done, KeepError> {
         loop {
             match self.capture.verify_page(range, limits).await {
                 Ok(done) => return Ok(done),
-                Err(error @ CaptureError::Store(_)) => {
-                    metrics::VERIFY_FAILURES.inc();
-                    warn!(ns = %range.ns(), %error, "the store cannot be read; trying again");
-                    tokio::time::sleep(AGAIN).await;
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) => self.unread(range, error).await?,
             }
         }
     }

@@ -36,7 +36,10 @@ impl Capture {
         let mut from = range.state.upper.clone();
         loop {
             let rows = self.rows(range, from.as_ref())?;
-            let within: Vec<_> = rows.iter().filter(|(key, _)| bound.is_none_or(|bound| key <= bound)).collect();
+            let within: Vec<_> = rows
+                .iter()
+                .filter(|(key, _)| bound.is_none_or(|bound| key <= bound) && !range.is_beyond(key))
+                .collect();
             let unseen = within.iter().filter(|(key, entry)| entry.alive && !shown.contains(key));
             self.look_for(range, unseen.map(|row| (&row.0, &row.1)), limits, done).await?;
             match rows.last() {

@@ -29,7 +29,7 @@ use std::collections::HashSet;
 use std::sync::atomic::AtomicUsize;
 
 use super::Capture;
-use super::compare::Cause;
+use super::compare::{Cause, stored_id};
 use super::error::CaptureError;
 use super::observe::Target;
 use crate::entity::key_of;
@@ -122,13 +122,38 @@ pub struct Range {
     pub(super) collated: bool,
     /// Documents that the log lacks are not told: its first read of the namespace has not ended.
     pub(super) partial: bool,
-    /// The last key that belongs to it.
-    pub(super) until: Option<EntityKey>,
+    /// Where it ends; `None`: where the namespace does.
+    pub(super) until: Option<Until>,
     pub(super) state: State,
     /// Documents that were within the bytes allowed the last time.
     pub(super) fits: AtomicUsize,
     /// The open walk; the lock only makes it shareable, nobody contends.
     pub(super) ids: Option<Mutex<Box<dyn Scan>>>,
+}
+
+/// The end of a walk.
+#[derive(Clone, Debug)]
+pub(super) enum Until {
+    /// The last key that belongs to it.
+    Last(EntityKey),
+    /// The first one that does not.
+    First(EntityKey),
+}
+
+impl Until {
+    fn key(&self) -> &EntityKey {
+        match self {
+            Self::Last(key) | Self::First(key) => key,
+        }
+    }
+
+    /// The walk ends before this key.
+    fn is_before(&self, key: &EntityKey) -> bool {
+        match self {
+            Self::Last(last) => key > last,
+            Self::First(first) => key >= first,
+        }
+    }
 }
 
 impl Range {
@@ -164,9 +189,21 @@ impl Range {
     pub fn between(mut self, after: Option<(RawBson, EntityKey)>, until: Option<EntityKey>) -> Self {
         if !self.collated {
             (self.state.after, self.state.upper) = after.unzip();
-            self.until = until;
+            self.until = until.map(Until::Last);
         }
         self
+    }
+
+    /// As [`between`](Self::between), `end` itself left out.
+    #[must_use]
+    pub fn before(self, after: Option<(RawBson, EntityKey)>, end: Option<EntityKey>) -> Self {
+        let until = end.filter(|_| !self.collated).map(Until::First);
+        Self { until, ..self.between(after, None) }
+    }
+
+    /// It ends before this key.
+    pub(super) fn is_beyond(&self, key: &EntityKey) -> bool {
+        self.until.as_ref().is_some_and(|until| until.is_before(key))
     }
 }
 
@@ -221,6 +258,23 @@ impl Capture {
         })
     }
 
+    /// Compares a single entity of the namespace of `range`, under its guard, wherever the walk is.
+    ///
+    /// # Errors
+    /// As [`verify_page`](Self::verify_page).
+    pub async fn verify_one(&self, range: &Range, id: &RawBson) -> Result<Done, CaptureError> {
+        let mut target = Target::new(&range.ns, id.as_raw_bson_ref())?;
+        let known = self.index.get(&range.ns, &target.key).map_err(|e| CaptureError::Index(e.to_string()))?;
+        // It is told by the `_id` that it has, not by one of equal value.
+        if let Some(entry) = known.filter(|entry| entry.alive && entry.lsn > Lsn::ZERO) {
+            target.id = self.logged_image(&entry)?.as_ref().and_then(stored_id).unwrap_or(target.id);
+        }
+        let mut done = Done::default();
+        self.compare_guarded(range, &[target], Limits::default(), &mut done).await?;
+        done.entities = u64::from(done.bytes > 0 || !done.differences.is_empty());
+        Ok(done)
+    }
+
     async fn listed_page(&self, range: &mut Range, limits: Limits, done: &mut Done) -> Result<(), CaptureError> {
         let (targets, last) = self.list(range, limits.documents.max(1)).await?;
         self.compare_listed(range, &targets, limits, done).await?;
@@ -231,7 +285,7 @@ impl Capture {
         if !range.collated {
             let shown: HashSet<EntityKey> = targets.iter().map(|t| t.key.clone()).collect();
             let upper = shown.iter().max().max(range.state.upper.as_ref()).cloned();
-            let bound = if last { range.until.clone() } else { upper.clone() };
+            let bound = if last { range.until.as_ref().map(|until| until.key().clone()) } else { upper.clone() };
             if bound.is_some() || last {
                 self.compare_absent(range, &shown, bound.as_ref(), limits, done).await?;
             }
@@ -258,7 +312,7 @@ impl Capture {
             let Some(doc) = scan.get_mut().next().await.map_err(broken)? else { return Ok((targets, true)) };
             let id = doc.get("_id").ok().flatten().unwrap_or(RawBsonRef::Null);
             let key = key_of(&id).map_err(|e| CaptureError::Answer(e.to_string()))?;
-            if range.until.as_ref().is_some_and(|until| key > *until) {
+            if range.until.as_ref().is_some_and(|until| until.is_before(&key)) {
                 return Ok((targets, true));
             }
             targets.push(Target { ns: range.ns.clone(), key, id: RawBson::from(id) });

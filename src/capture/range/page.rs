@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Difference, Done, Limits, Mode, Range, Side};
 use crate::capture::Capture;
-use crate::capture::compare::Step;
+use crate::capture::compare::{Step, stored_id};
 use crate::capture::error::CaptureError;
 use crate::capture::observe::{Seen, Target};
 use crate::entity::MarkOwner;
@@ -184,7 +184,8 @@ impl Capture {
                 if range.partial && side == Side::StoreOnly {
                     continue;
                 }
-                told.push(Difference { id: target.id.clone(), key: target.key.clone(), side });
+                let id = now.as_ref().and_then(stored_id).unwrap_or_else(|| target.id.clone());
+                told.push(Difference { id, key: target.key.clone(), side });
             }
             if range.mode != Mode::Report {
                 self.compare_looked(&Step::observed(target, now), &range.cause, drafts)?;
