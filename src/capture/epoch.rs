@@ -111,8 +111,8 @@ impl Epochs {
 impl Capture {
     /// A reply names the term in which its write was made.
     pub(crate) fn learn_term(&self, reply: &RawDocument) {
-        let term = reply.get_document("opTime").and_then(|time| time.get_i64("t"));
-        if let Some(term) = term.ok().and_then(|term| u32::try_from(term).ok()) {
+        let Ok(term) = reply.get_document("opTime").and_then(|time| time.get_i64("t")) else { return };
+        if let Ok(term) = u32::try_from(term) {
             self.epochs.raise(Epoch(term));
         }
     }

@@ -27,6 +27,7 @@ class Member:
         self.process = ObjectId()
         self.primary, self.term, self.commit = primary, term, None
         self.refused = 0
+        self.rbid = 1
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -61,6 +62,9 @@ class Member:
         if name in WRITES and not self.primary:
             self.refused += 1
             client.sendall(packed(SON(ok=0.0, errmsg="not primary", code=10107, codeName="NotWritablePrimary"), number))
+            return
+        if name == "replSetGetRBID":  # the store has none
+            client.sendall(packed(SON(rbid=self.rbid, ok=1.0), number))
             return
         server.sendall(message)
         reply = read_message(server)

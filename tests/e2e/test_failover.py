@@ -181,3 +181,38 @@ def test_a_real_step_down(lab):
     fold, _ = check_export(sidecar.export, watch=losses.see)
     assert losses.nodes == 1 and not losses.corrected
     assert not difference(fold.documents(), dump(store.client()))
+
+
+def test_a_rollback_id_alone_is_noticed(lab):
+    """The same process, the same term, no connection lost; only the counter of rollbacks is another: all is read again, and said."""
+    pair = Pair(lab)
+    here = pair.clients[0]["fail"]["over"]
+    here.insert_many({"_id": i} for i in range(5))
+    eventually(lambda: pair.proved(0), 20, "all is proved")
+    pair.members[0].hold_commit()
+    here.insert_one({"_id": 100})
+    with pair.store.client() as client:
+        client["fail"]["over"].delete_one({"_id": 100})
+    pair.members[0].rbid += 1
+    name = 'tidelog_node_changes_total{kind="rollback"}'
+    eventually(lambda: pair.sidecars[0].metrics()[name] == 1, 30, "the rollback is noticed")
+    pair.members[0].commit = None
+    records = [json.loads(line) for line in pair.sidecars[0].log_records()]
+    last = [r for r in records if r.get("control") == "node"][-1]
+    assert (last["rbid"], last["term"]) == (2, 1), last
+    assert [r["found"] for r in records if r.get("op") == "observed"] == ["storeLoss"]
+    eventually(lambda: pair.proved(0), 20, "windows go on")
+
+
+def test_two_elections_between_two_looks(lab):
+    """There and back, faster than anybody looks: the sidecar sees the same primary two terms on, and counts in the new one."""
+    pair = Pair(lab)
+    here = pair.clients[0]["fail"]["over"]
+    here.insert_one({"_id": 1})
+    eventually(lambda: pair.proved(0), 20, "all is proved")
+    pair.elect(1, 2)
+    pair.elect(0, 3)
+    eventually(lambda: pair.status(0)["log"]["epoch"] == 3, 10, "the new term is seen")
+    here.insert_one({"_id": 2})
+    records = [json.loads(line) for line in pair.sidecars[0].log_records()]
+    assert [(r["epoch"], r["seq"]) for r in records if r.get("op") == "insert"] == [(1, 1), (3, 1)]

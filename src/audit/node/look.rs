@@ -23,6 +23,8 @@ pub(super) struct Look {
     pub(super) last: Option<OpTime>,
     /// What a majority has.
     pub(super) majority: Option<OpTime>,
+    /// The term in which it was elected, as its `electionId` says (WIRE.md 7); 0: it is not primary, or tells none.
+    pub(super) elected: u64,
 }
 
 impl Look {
@@ -37,12 +39,14 @@ impl Look {
             primary: hello.get_bool("isWritablePrimary").or_else(|_| hello.get_bool("ismaster")).unwrap_or(false),
             last: time("opTime"),
             majority: time("majorityOpTime"),
+            elected: hello.get_object_id("electionId").ok().and_then(elected).unwrap_or(0),
         }
     }
 
-    /// The term of what it applied last; 0: a standalone, or a set that tells none.
+    /// The term of what it applied last, or of its own election where that is later; 0: a standalone, or a set that tells none.
     pub(super) fn term(&self) -> u64 {
-        self.last.map_or(0, |time| time.term)
+        let elected = if self.primary { self.elected } else { 0 };
+        self.last.map_or(0, |time| time.term.max(elected))
     }
 
     /// For people.
@@ -55,6 +59,12 @@ impl Look {
     }
 }
 
+/// The term in an election's id: four bytes that say that it is one, then the term.
+fn elected(id: bson::oid::ObjectId) -> Option<u64> {
+    let hex = id.to_hex();
+    u64::from_str_radix(hex.strip_prefix("7fffffff")?, 16).ok()
+}
+
 fn op_time(time: &RawDocument) -> Option<OpTime> {
     let ts = time.get_timestamp("ts").ok()?;
     let term = u64::try_from(time.get_i64("t").ok()?).ok()?;
@@ -65,6 +75,7 @@ fn op_time(time: &RawDocument) -> Option<OpTime> {
 mod tests {
     use super::*;
     use bson::oid::ObjectId;
+    use bson::raw::cstr;
     use bson::{Timestamp, rawdoc};
 
     #[test]
@@ -78,6 +89,9 @@ mod tests {
         let look = Look::of(&member);
         assert_eq!((look.process.as_str(), look.term(), look.role()), ("070707070707070707070707", 3, "primary"));
         assert_eq!(look.majority, Some(OpTime { term: 3, ts: 5 << 32 | 8 }));
+        let mut elected = member.clone();
+        elected.append(cstr!("electionId"), ObjectId::parse_str("7fffffff0000000000000005").unwrap());
+        assert_eq!(Look::of(&elected).term(), 5, "it was elected since it applied anything");
         let alone = Look::of(&rawdoc! { "isWritablePrimary": true, "ok": 1.0 });
         assert_eq!((alone.process.as_str(), alone.term(), alone.role(), alone.last), ("", 0, "standalone", None));
         let before_an_election = rawdoc! { "setName": "rs", "lastWrite": { "opTime": { "ts": ts(1), "t": -1_i64 } } };

@@ -24,6 +24,8 @@ const BUSY: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(500);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often at least a member is asked for its rollback id.
+const RBID_EVERY: Duration = Duration::from_secs(5);
 /// Pause between tries of a correction that failed.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -79,6 +81,9 @@ pub struct Watch {
 struct Known {
     node: NodeSeen,
     connection: u64,
+    primary: bool,
+    /// When the rollback id was asked for last; `None`: not by this process.
+    asked: Option<Instant>,
 }
 
 impl Watch {
@@ -180,21 +185,21 @@ impl Watch {
             sleep(AGAIN).await;
         }
         let mut proof = Proof::new(self.horizon.upto(), self.settings.need_ms);
-        let mut known = self.index.node().map(|node| Known { node, connection: 0 });
+        let mut known = self.index.node().map(|node| Known { node, connection: 0, primary: false, asked: None });
         while answers.changed().await.is_ok() {
             let answer = answers.borrow_and_update().clone();
             match answer {
                 None => {}
                 Some(Err(error)) => self.horizon.hold(&format!("the node does not answer: {error}")),
                 Some(Ok(answer)) => {
-                    let kind = self.changed(known.as_ref(), &answer).await;
+                    let kind = self.changed(known.as_mut(), &answer).await;
                     if let Some(kind) = kind {
                         known = self.another(kind, &answer).await.or(known);
                         proof.begin_anew();
                         continue;
                     }
                     if let Some(known) = &mut known {
-                        known.connection = answer.connection;
+                        (known.connection, known.primary) = (answer.connection, answer.look.primary);
                     }
                     let asked = u64::try_from(answer.asked.duration_since(start).as_millis()).unwrap_or(u64::MAX);
                     self.horizon.advance(proof.see(asked, answer.tail, &answer.look));
@@ -230,8 +235,8 @@ impl Watch {
     }
 
     /// What is new about the node, in one word.
-    async fn changed(&self, known: Option<&Known>, answer: &Answer) -> Option<&'static str> {
-        let Some(Known { node, connection }) = known else { return Some("first") };
+    async fn changed(&self, known: Option<&mut Known>, answer: &Answer) -> Option<&'static str> {
+        let Some(Known { node, connection, primary, asked }) = known else { return Some("first") };
         let look = &answer.look;
         if look.process != node.process || (look.process.is_empty() && *connection != answer.connection) {
             return Some("process");
@@ -239,9 +244,14 @@ impl Watch {
         if look.term() != node.term {
             return Some("term");
         }
-        // A rollback shows in the term as well; the counter is asked where the connection is new.
-        let new = look.member && *connection != answer.connection;
-        (new && self.rbid().await.is_some_and(|rbid| rbid != node.rbid)).then_some("rollback")
+        // A rollback mostly shows in the term as well. The counter is asked where something is new, and now and then.
+        let new = *connection != answer.connection || *primary != look.primary;
+        let due = asked.is_none_or(|at| at.elapsed() >= RBID_EVERY);
+        if !look.member || !(new || due) {
+            return None;
+        }
+        *asked = Some(Instant::now());
+        self.rbid().await.is_some_and(|rbid| rbid != node.rbid).then_some("rollback")
     }
 
     async fn rbid(&self) -> Option<u64> {
@@ -268,7 +278,7 @@ impl Watch {
             Ok(node) => {
                 NODE_CHANGES.inc_for(kind);
                 self.tell(look, false);
-                Some(Known { node, connection: answer.connection })
+                Some(Known { node, connection: answer.connection, primary: look.primary, asked: Some(Instant::now()) })
             }
             Err(error) => {
                 VERIFY_FAILURES.inc();
