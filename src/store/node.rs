@@ -47,7 +47,7 @@ pub trait Node: Send + Sync + Debug {
 pub fn life_of(hello: &Document) -> String {
     let process = hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId"));
     let ids = [process, hello.get_object_id("electionId")];
-    ids.into_iter().flatten().map(|id| id.to_hex()).collect::<Vec<_>>().join("/")
+    ids.into_iter().flatten().map(bson::oid::ObjectId::to_hex).collect::<Vec<_>>().join("/")
 }
 
 /// Documents that come one after the other.

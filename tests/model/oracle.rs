@@ -150,17 +150,14 @@ impl Way<'_> {
     }
 
     fn may_be_silent(&self, at: usize, mut range: std::ops::Range<usize>) -> bool {
-        match self.clean[at] {
-            Some((from, to)) => {
-                range.any(|other| self.clean[other].is_none() && (from..=to).contains(&self.history[other].at_ms))
-            }
+        if let Some((from, to)) = self.clean[at] {
+            range.any(|other| self.clean[other].is_none() && (from..=to).contains(&self.history[other].at_ms))
+        } else {
             // A write whose first try outlived its sidecar is seen with another of its kind, or with a healthy one that it came
             // in between, as their sum, which may be nothing, though it is acknowledged to a second try.
-            None => {
-                let when = self.history[at].at_ms;
-                let joins = |other: usize| self.clean[other].is_none_or(|(from, to)| (from..=to).contains(&when));
-                !self.required[at] || range.any(|other| other != at && joins(other))
-            }
+            let when = self.history[at].at_ms;
+            let joins = |other: usize| self.clean[other].is_none_or(|(from, to)| (from..=to).contains(&when));
+            !self.required[at] || range.any(|other| other != at && joins(other))
         }
     }
 
