@@ -184,9 +184,12 @@ impl Capture {
         Session { origin, intents: self.intents.clone(), slot: None, via: HashMap::new() }
     }
 
-    /// Refuses a write before anything is forwarded when the log could not make it durable.
+    /// Refuses a write before anything is forwarded when the log could not make it durable, or the index stands still.
     fn admit(&self, retryable: bool) -> Result<(), CaptureError> {
-        let Err(error) = self.log.writable() else { return Ok(()) };
+        let log = self.log.writable().map_err(|error| error.to_string());
+        let Err(error) = log.and_then(|()| self.index.healthy().map_err(|error| error.to_string())) else {
+            return Ok(());
+        };
         let message = format!("tidelog refuses the write, nothing was forwarded: {error}");
         Err(if retryable {
             let labels = &["RetryableWriteError"];

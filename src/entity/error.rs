@@ -56,7 +56,9 @@ pub enum IndexError {
         len: usize,
     },
     /// An earlier error stopped the index; restart the sidecar.
-    #[error("entity index: stopped after an earlier error: {reason}")]
+    #[error(
+        "entity index: stopped after an earlier error: {reason}; make room on its disk and restart the sidecar: the start brings it up to the log"
+    )]
     Stopped {
         /// That error.
         reason: String,
