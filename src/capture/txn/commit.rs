@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::read::CHUNK;
-use super::spill::{Changes, Spill};
+use super::spill::{Changes, Sealed, Spill};
 use super::wait::Reach;
 use super::{MANY, Outcome, Phase, State, Stop, Tx, Txn, fields, relay, says_over, spilled};
 use crate::capture::Capture;
@@ -28,10 +28,17 @@ const STREAMED_BYTES: u64 = 8 << 20;
 /// What a commit holds while it is under way.
 pub(super) struct Held {
     hold: Hold,
-    /// The number of each change, in the order of the spill.
-    numbers: Vec<(Epoch, Seq)>,
+    /// The number of each change, in the order of the spill; `None`: not given yet.
+    numbers: Option<Vec<(Epoch, Seq)>>,
     /// Entities are guarded one by one, so they are staged; else the index is waited for.
     staged: bool,
+}
+
+impl Held {
+    /// The number of its first change; zeros: it has none.
+    fn first(&self) -> (Epoch, Seq) {
+        self.numbers.iter().flatten().next().copied().unwrap_or((Epoch(0), Seq(0)))
+    }
 }
 
 /// Why a commit cannot be sent.
@@ -64,7 +71,7 @@ impl Capture {
         };
         let Some(held) = held else { return self.commit_nothing(tx).await };
         let again = matches!(tx.state.phase, Phase::Sent { .. });
-        if let Err(error) = seal(&mut tx, self.life()) {
+        if let Err(error) = seal(&mut tx, self.life(), held.first()) {
             self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "broken").await;
             return Err(error);
         }
@@ -103,7 +110,11 @@ impl Capture {
         if nothing && tx.state.blind.is_empty() && tx.state.controls.is_empty() {
             return Ok(None);
         }
-        match self.take_commit(tx.txn, tx.state).await {
+        let held = match self.hold_all(tx.txn, tx.state).await {
+            Ok(held) => self.numbered(tx.state, held).await.map_err(Stop::from),
+            Err(stop) => Err(stop),
+        };
+        match held {
             Ok(held) => Ok(Some(held)),
             Err(Stop::Blocked) if matches!(tx.state.phase, Phase::Sent { .. }) => Err(NotSent::Later),
             Err(stop) => Err(stop.into()),
@@ -186,8 +197,8 @@ impl Capture {
         Ok(())
     }
 
-    /// Takes the guards of all that is to be committed, and numbers it.
-    pub(super) async fn take_commit(&self, txn: &Txn, state: &mut State) -> Result<Held, Stop> {
+    /// Takes the guards of all that is to be committed.
+    pub(super) async fn hold_all(&self, txn: &Txn, state: &State) -> Result<Held, Stop> {
         let empty = Spill::new(&self.transactions.files);
         let last = state.last.as_ref().unwrap_or(&empty);
         let staged = last.count() <= MANY as u64 && state.blind.is_empty();
@@ -206,11 +217,18 @@ impl Capture {
             }
             Reach::Namespaces(namespaces, hashes)
         };
-        let hold = self.hold_commit(txn, &reach).await?;
+        Ok(Held { hold: self.hold_commit(txn, &reach).await?, numbers: None, staged })
+    }
+
+    /// Numbers all that is to be committed, if that was not done.
+    pub(super) async fn numbered(&self, state: &State, held: Held) -> Result<Held, CaptureError> {
+        if held.numbers.is_some() {
+            return Ok(held);
+        }
         self.epochs.known().await;
         let (mut numbers, mut drafts) = (Vec::new(), Vec::new());
         let mut numbered = Ok(());
-        for (n, change) in last.changes().enumerate() {
+        for (n, change) in state.last.iter().flat_map(Spill::changes).enumerate() {
             numbered = self.number(change.map_err(spilled), &mut numbers, &mut drafts).await;
             if numbered.is_err() {
                 break;
@@ -223,7 +241,7 @@ impl Capture {
         // Whatever has been staged must follow, whatever came after it.
         let _in_order = self.enqueue(drafts);
         numbered?;
-        Ok(Held { hold, numbers, staged })
+        Ok(Held { numbers: Some(numbers), ..held })
     }
 
     /// The number of one change. What the log does not know of the entity is written down first: what the store holds outside,
@@ -261,7 +279,8 @@ impl Capture {
         held: Held,
         operation_time: Option<u64>,
     ) -> Result<Durable, CaptureError> {
-        let Held { hold, numbers, staged } = held;
+        let Held { hold, numbers, staged } = self.numbered(state, held).await?;
+        let numbers = numbers.unwrap_or_default();
         let last = state.last.take().unwrap_or_else(|| Spill::new(&self.transactions.files));
         let controls = self.with_opened(std::mem::take(&mut state.controls));
         let count = u32::try_from(last.count()).unwrap_or(u32::MAX);
@@ -322,10 +341,11 @@ impl Capture {
 }
 
 /// The intent of a commit: the next process finds what it would have logged.
-fn seal(tx: &mut Tx<'_>, life: String) -> Result<(), CaptureError> {
+fn seal(tx: &mut Tx<'_>, life: String, first: (Epoch, Seq)) -> Result<(), CaptureError> {
     let Tx { session, txn, state, .. } = tx;
     if let (Some(last), false) = (&mut state.last, mutated(Mutant::NoSeal)) {
-        last.seal(&txn.key.user, &txn.key.lsid, txn.number, &life)?;
+        let sealed = Sealed { user: &txn.key.user, lsid: &txn.key.lsid, number: txn.number, first, life: &life };
+        last.seal(&sealed)?;
     }
     if !state.blind.is_empty() {
         let blind: Vec<Namespace> = state.blind.iter().cloned().collect();

@@ -7,6 +7,7 @@
 //! A store that has restarted or changed its term since may have lost what it had before, and look as if it had committed: then
 //! what it has stands as *observed*, unless the client's own retry is told the outcome.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -17,11 +18,13 @@ use super::{Phase, SessionKey, State, Stop, Txn, spilled};
 use crate::capture::Capture;
 use crate::capture::compare::Cause;
 use crate::capture::error::CaptureError;
+use crate::capture::intent::Scope;
 use crate::capture::observe::Target;
 use crate::metrics;
 use crate::mutants::{Mutant, mutated};
 use crate::store::life_of;
-use crate::types::{Change, Digest, Found, Image, Namespace};
+use crate::types::{Change, Digest, Found, Image, Namespace, Seq};
+use bson::RawBson;
 use bson::raw::RawDocument;
 
 /// Entities that are read at once.
@@ -50,7 +53,7 @@ impl Capture {
             self.end(txn, state, Phase::Committed, "commit").await;
             return Ok(());
         }
-        match self.take_commit(txn, state).await {
+        match self.hold_all(txn, state).await {
             Ok(held) => self.settle_held(txn, state, held, over).await,
             Err(Stop::Failed(error)) => Err(error),
             // Whoever has the guards: later.
@@ -198,6 +201,8 @@ impl Capture {
         for left in self.transactions.files.left_behind()? {
             if let Some(damage) = damage(&left.spill)? {
                 self.lost(left, &damage).await?;
+            } else if self.is_past(&left)? {
+                self.past(left).await?;
             } else if !self.transactions.all().iter().any(|txn| txn.number == left.number && txn.key.lsid == left.lsid)
             {
                 self.take_up(left).await?;
@@ -225,8 +230,31 @@ impl Capture {
         left.spill.release().map_err(CaptureError::from)
     }
 
+    /// It was settled, and a crash of the machine has brought its file back as it was before: the log has what came of it, since
+    /// nobody counts on these entities before it is settled.
+    fn is_past(&self, left: &Left) -> Result<bool, CaptureError> {
+        let Some(change) = left.spill.changes().next() else { return Ok(true) };
+        let change = change.map_err(spilled)?;
+        let known = self.index.get(&change.ns, &change.key).map_err(|e| CaptureError::Index(e.to_string()))?;
+        Ok(known.is_some_and(|known| left.first.1 > Seq(0) && (known.epoch, known.seq) >= left.first))
+    }
+
+    async fn past(&self, mut left: Left) -> Result<(), CaptureError> {
+        info!(file = left.name, "a commit that was settled before the crash: its entities are verified");
+        let mut changes = left.spill.changes().peekable();
+        while changes.peek().is_some() {
+            let mut groups = BTreeMap::<Namespace, Vec<RawBson>>::new();
+            for change in changes.by_ref().take(CHUNK) {
+                let Change { ns, id, .. } = change.map_err(spilled)?;
+                groups.entry(ns).or_default().push(id);
+            }
+            self.verify(&Scope::Entities(groups), Found::Recovery).await?;
+        }
+        left.spill.release().map_err(CaptureError::from)
+    }
+
     async fn take_up(&self, left: Left) -> Result<(), CaptureError> {
-        let Left { name: _, user, lsid, number, life, spill } = left;
+        let Left { user, lsid, number, life, spill, .. } = left;
         let key = SessionKey { user, lsid: lsid.clone() };
         let id = RawDocument::from_bytes(&lsid).ok().and_then(|d| d.get_binary("id").ok()?.bytes.try_into().ok());
         let txn =

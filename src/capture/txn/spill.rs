@@ -8,8 +8,8 @@
 //!
 //! ```text
 //! u32 length of the head, 0: not sealed · u32 CRC32C of it · the head: u8 version 2 · i64 txnNumber · u64 changes ·
-//! u64 bytes of frames · u16 length, user · u16 length, lsid (BSON) · u16 length, life of the store (not in version 1) ·
-//! zeros up to 4096 · one frame for each change
+//! u64 bytes of frames · u16 length, user · u16 length, lsid (BSON) · u16 length, life of the store · u32 epoch and u64 seq
+//! of the first change (the last three not in version 1) · zeros up to 4096 · one frame for each change
 //! ```
 //! Numbers are little-endian; frames and the records in them are those of the log, with lsn 1 and no clocks.
 
@@ -24,7 +24,7 @@ use crate::capture::intent::IntentError;
 use crate::changelog::frame::{self, Parsed};
 use crate::changelog::record;
 use crate::disk::{Disk, DiskFile};
-use crate::types::{Body, Change, Hlc, Lsn, Record};
+use crate::types::{Body, Change, Epoch, Hlc, Lsn, Record, Seq};
 
 /// Bytes that stay in memory.
 const KEEP_BYTES: usize = 256 * 1024;
@@ -56,6 +56,18 @@ struct File {
     file: Arc<dyn DiskFile>,
 }
 
+/// What a sealed file says of its commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sealed<'a> {
+    pub user: &'a str,
+    pub lsid: &'a [u8],
+    pub number: i64,
+    /// The number that its first change is to have.
+    pub first: (Epoch, Seq),
+    /// The store's life.
+    pub life: &'a str,
+}
+
 /// A commit that a dead process had sent.
 #[derive(Debug)]
 pub(crate) struct Left {
@@ -65,6 +77,8 @@ pub(crate) struct Left {
     pub number: i64,
     /// The store's life in which it was sent; empty: not known.
     pub life: String,
+    /// The number that its first change was to have; zeros: not known.
+    pub first: (Epoch, Seq),
     pub spill: Spill,
 }
 
@@ -98,10 +112,10 @@ impl Files {
         if file.read_at(0, &mut head)? < HEAD_BYTES {
             return Ok(None);
         }
-        let Some(Head { user, lsid, number, life, count, bytes }) = decode_head(&head) else { return Ok(None) };
+        let Some(Head { user, lsid, number, life, first, count, bytes }) = decode_head(&head) else { return Ok(None) };
         let file = File { name: name.to_owned(), file };
         let spill = Spill { home: Arc::clone(self), file: Some(file), written: bytes, buf: Vec::new(), count };
-        Ok(Some(Left { name: name.to_owned(), user, lsid, number, life, spill }))
+        Ok(Some(Left { name: name.to_owned(), user, lsid, number, life, first, spill }))
     }
 
     fn take(&self) -> io::Result<File> {
@@ -182,10 +196,10 @@ impl Spill {
         Ok(())
     }
 
-    /// Puts all of it in a file that the next process finds: the commit of transaction `number` of this session is about to
-    /// be sent to the store in this life of it.
-    pub(crate) fn seal(&mut self, user: &str, lsid: &[u8], number: i64, life: &str) -> Result<(), IntentError> {
+    /// Puts all of it in a file that the next process finds: the commit is about to be sent.
+    pub(crate) fn seal(&mut self, sealed: &Sealed<'_>) -> Result<(), IntentError> {
         self.write_out()?;
+        let Sealed { user, lsid, number, first, life } = *sealed;
         let mut head = vec![2];
         head.extend(number.to_le_bytes());
         head.extend(self.count.to_le_bytes());
@@ -195,6 +209,8 @@ impl Spill {
             head.extend(len.to_le_bytes());
             head.extend(text);
         }
+        head.extend(first.0.0.to_le_bytes());
+        head.extend(first.1.0.to_le_bytes());
         if head.len() + 8 > HEAD_BYTES {
             return Err(IntentError::TooLong { what: "a session" });
         }
@@ -301,6 +317,7 @@ struct Head {
     lsid: Vec<u8>,
     number: i64,
     life: String,
+    first: (Epoch, Seq),
     count: u64,
     bytes: u64,
 }
@@ -323,15 +340,20 @@ fn decode_head(bytes: &[u8]) -> Option<Head> {
     };
     let user = String::from_utf8(text()?).ok()?;
     let lsid = text()?;
-    let life = if version == 1 { String::new() } else { String::from_utf8(text()?).ok()? };
-    Some(Head { user, lsid, number, life, count, bytes })
+    let (mut life, mut first) = (String::new(), (Epoch(0), Seq(0)));
+    if version > 1 {
+        life = String::from_utf8(text()?).ok()?;
+        first.0 = Epoch(u32::from_le_bytes(head.split_off(..4)?.try_into().ok()?));
+        first.1 = Seq(u64::from_le_bytes(head.split_off(..8)?.try_into().ok()?));
+    }
+    Some(Head { user, lsid, number, life, first, count, bytes })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::OsDisk;
-    use crate::types::{EntityKey, Epoch, Image, Namespace, Op, Seq};
+    use crate::types::{EntityKey, Image, Namespace, Op};
     use bson::{RawBson, rawdoc};
 
     fn change(n: i32, bytes: usize) -> Change {
@@ -358,6 +380,10 @@ mod tests {
 
     fn files(dir: &tempfile::TempDir) -> Arc<Files> {
         Files::open(Arc::new(OsDisk), dir.path().to_owned()).unwrap()
+    }
+
+    fn sealed<'a>(user: &'a str, lsid: &'a [u8]) -> Sealed<'a> {
+        Sealed { user, lsid, number: 7, first: (Epoch(2), Seq(9)), life: "life" }
     }
 
     fn all(spill: &Spill) -> Vec<Change> {
@@ -390,7 +416,7 @@ mod tests {
         for spill in [&mut sealed, &mut ended] {
             spill.push(change(2, 10)).unwrap();
             spill.push(change(3, 10)).unwrap();
-            spill.seal("amélie@admin", &[1, 2, 3], 7, "life").unwrap();
+            spill.seal(&sealed("amélie@admin", &[1, 2, 3])).unwrap();
         }
         ended.release().unwrap();
         assert!(first.left_behind().unwrap().is_empty());
@@ -398,8 +424,8 @@ mod tests {
         let mut left = second.left_behind().unwrap();
         assert_eq!(left.len(), 1);
         let mut left = left.remove(0);
-        let head = (left.user.as_str(), &left.lsid[..], left.number, left.life.as_str());
-        assert_eq!(head, ("amélie@admin", &[1, 2, 3][..], 7, "life"));
+        let head = (left.user.as_str(), &left.lsid[..], left.number, left.life.as_str(), left.first);
+        assert_eq!(head, ("amélie@admin", &[1, 2, 3][..], 7, "life", (Epoch(2), Seq(9))));
         assert_eq!((all(&left.spill), left.spill.count()), (vec![change(2, 10), change(3, 10)], 2));
         left.spill.release().unwrap();
         assert!(second.left_behind().unwrap().is_empty());
@@ -411,7 +437,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spill = Spill::new(&files(&dir));
         (0..3).for_each(|n| spill.push(change(n, 200_000)).unwrap());
-        spill.seal("", &[], 1, "").unwrap();
+        spill.seal(&sealed("", &[])).unwrap();
         let path = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
