@@ -382,7 +382,7 @@ mod tests {
         Files::open(Arc::new(OsDisk), dir.path().to_owned()).unwrap()
     }
 
-    fn sealed<'a>(user: &'a str, lsid: &'a [u8]) -> Sealed<'a> {
+    fn seal_of<'a>(user: &'a str, lsid: &'a [u8]) -> Sealed<'a> {
         Sealed { user, lsid, number: 7, first: (Epoch(2), Seq(9)), life: "life" }
     }
 
@@ -416,7 +416,7 @@ mod tests {
         for spill in [&mut sealed, &mut ended] {
             spill.push(change(2, 10)).unwrap();
             spill.push(change(3, 10)).unwrap();
-            spill.seal(&sealed("amélie@admin", &[1, 2, 3])).unwrap();
+            spill.seal(&seal_of("amélie@admin", &[1, 2, 3])).unwrap();
         }
         ended.release().unwrap();
         assert!(first.left_behind().unwrap().is_empty());
@@ -437,7 +437,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spill = Spill::new(&files(&dir));
         (0..3).for_each(|n| spill.push(change(n, 200_000)).unwrap());
-        spill.seal(&sealed("", &[])).unwrap();
+        spill.seal(&seal_of("", &[])).unwrap();
         let path = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
