@@ -59,14 +59,7 @@ impl Capture {
     pub(super) async fn commit(&self, mut tx: Tx<'_>) -> Result<Outcome, CaptureError> {
         let held = match self.prepared(&mut tx).await {
             Ok(held) => held,
-            Err(NotSent::Later) => {
-                return Err(CaptureError::Refused {
-                    code: 262,
-                    code_name: "ExceededTimeLimit",
-                    message: "the outcome of an earlier commit of the transaction is not known yet".to_owned(),
-                    labels: &["RetryableWriteError"],
-                });
-            }
+            Err(NotSent::Later) => return Err(super::not_known_yet()),
             Err(NotSent::Stop(stop)) => return self.not_sent(tx, stop).await,
         };
         let Some(held) = held else { return self.commit_nothing(tx).await };

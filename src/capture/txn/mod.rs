@@ -167,6 +167,13 @@ impl Capture {
     /// A command of a transaction that is here.
     async fn go_on(&self, tx: Tx<'_>, kind: Kind) -> Result<Outcome, CaptureError> {
         match (tx.state.phase, kind) {
+            (Phase::Sent { .. }, Kind::Commit) if tx.state.moved => {
+                self.settle_commit(tx.txn, tx.state, false).await?;
+                if matches!(tx.state.phase, Phase::Sent { .. }) {
+                    return Err(not_known_yet());
+                }
+                self.after_abort(tx.upstream, tx.message).await
+            }
             (Phase::Open | Phase::Sent { .. }, Kind::Commit) => self.commit(tx).await,
             (Phase::Open, _) => self.command(tx, kind).await,
             (Phase::Sent { .. }, Kind::Abort) => {
@@ -388,6 +395,16 @@ fn lock_timeout() -> CaptureError {
         code_name: "LockTimeout",
         message: "Unable to acquire the guards of the transaction's entities in time; it is aborted".to_owned(),
         labels: &["TransientTransactionError"],
+    }
+}
+
+/// A commit is asked for again before what came of it is in the log.
+fn not_known_yet() -> CaptureError {
+    CaptureError::Refused {
+        code: 262,
+        code_name: "ExceededTimeLimit",
+        message: "the outcome of an earlier commit of the transaction is not known yet".to_owned(),
+        labels: &["RetryableWriteError"],
     }
 }
 

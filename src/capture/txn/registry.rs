@@ -85,6 +85,8 @@ pub(super) struct State {
     pub(super) last: Option<Spill>,
     /// The store's [life](crate::store::life_of) in which its commit was sent; empty: not known.
     pub(super) sent_to: String,
+    /// What came of its commit is being found out entity by entity.
+    pub(super) moved: bool,
     pub(super) namespaces: BTreeSet<Namespace>,
     /// Namespaces of which only the store can tell what changed.
     pub(super) blind: BTreeSet<Namespace>,
@@ -122,6 +124,7 @@ impl Transactions {
             touched: Spill::new(&self.files),
             last: None,
             sent_to: String::new(),
+            moved: false,
             namespaces: BTreeSet::new(),
             blind: BTreeSet::new(),
             controls: Vec::new(),

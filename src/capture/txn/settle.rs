@@ -76,6 +76,7 @@ impl Capture {
             return Ok(());
         }
         let verdict = match &state.last {
+            _ if state.moved => Verdict::Moved,
             Some(last) if last.count() > 0 => self.verdict(last).await?,
             _ => Verdict::Moved,
         };
@@ -98,7 +99,12 @@ impl Capture {
             Verdict::Moved => {
                 metrics::TRANSACTIONS_SETTLED.inc_for("moved");
                 txn.owner.set_unsettled(false);
-                self.verify_moved(state).await?;
+                if let Err(error) = self.verify_moved(state).await {
+                    // Some of it may be in the log: there is no other way for the rest.
+                    state.moved = true;
+                    txn.owner.set_unsettled(true);
+                    return Err(error);
+                }
                 drop(held);
                 self.end(txn, state, Phase::Aborted { certain: false }, "error").await;
             }
@@ -173,10 +179,10 @@ impl Capture {
     }
 
     /// What became of the entities stands as *observed*: whose doing it was cannot be told.
-    async fn verify_moved(&self, state: &mut State) -> Result<(), CaptureError> {
+    async fn verify_moved(&self, state: &State) -> Result<(), CaptureError> {
         let cause = Cause { found: Found::Recovery, ..Cause::default() };
-        for ns in std::mem::take(&mut state.blind) {
-            let _durable = self.verify_namespace(&ns, &cause).await?;
+        for ns in &state.blind {
+            let _durable = self.verify_namespace(ns, &cause).await?;
         }
         let Some(last) = &state.last else { return Ok(()) };
         let mut changes = last.changes().peekable();
