@@ -28,8 +28,9 @@ def settle(sidecar, store, diaries, lossy: bool = False) -> None:
             time.sleep(1)
 
 
-def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lossy: bool = False) -> None:
-    """Raises at the first oracle that does not hold. `lossy`: the store was killed, and may have lost what it acknowledged."""
+def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lossy: bool = False, forgets: bool = False) -> None:
+    """Raises at the first oracle that does not hold. `lossy`: the store was killed, and may have lost what it acknowledged;
+    `forgets`: it has kept everything, but not that a transaction was committed (see store-divergences.md)."""
     sidecar.cut("end")
     held = dump(store.client())
     witness, losses = Witness(), Losses()
@@ -39,7 +40,7 @@ def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lo
         losses.see(record)
 
     fold = fold_lines(sidecar.log_records(), COLLATED, watch)
-    wrong = witness.judge(diaries, exact, lossy)
+    wrong = witness.judge(diaries, exact, lossy, forgets)
     assert not wrong, f"{len(wrong)} wrong, the first:\n" + "\n".join(wrong[:5]) + traced(wrong[:5], witness, held, diaries)
     compare("the log", fold, held)
     exported, manifests = check_export(sidecar.export, COLLATED, ended=money_is_right)

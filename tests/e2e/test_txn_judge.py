@@ -38,11 +38,11 @@ def diaries(acks=(), errors=()):
     return SimpleNamespace(acks=acks, errors=errors, tried={A: "s", B: "s", C: "s"})
 
 
-def judged(records: list[dict], told, lossy: bool = False) -> list[str]:
+def judged(records: list[dict], told, lossy: bool = False, forgets: bool = False) -> list[str]:
     witness = Witness()
     for record in records:
         witness.see(Record(json.dumps(record)))
-    return witness.judge(told, exact=False, lossy=lossy)
+    return witness.judge(told, exact=False, lossy=lossy, forgets=forgets)
 
 
 def test_whole_ones_pass():
@@ -60,6 +60,23 @@ def test_run_again_over_the_same_account():
     assert judged([*stream(), *again], diaries()) != []
     again[0] = change(5, 2, "update", account(2, 5, A), account(2, 0, A), ns=LEDGER, **part(1, 2, number=8))
     assert judged([*stream(), *again], diaries(), lossy=True) != []
+
+
+def test_a_store_that_forgets_makes_the_drivers_loop_run_again():
+    """The first run was found by recovery, the second is a transaction: whole both, or wrong; and only for the driver's own loop."""
+    found = [
+        change(1, 1, "observed", None, account(1, -5, A), ns=LEDGER) | {"found": "recovery"},
+        change(2, 1, "observed", None, account(2, 5, A), ns=LEDGER) | {"found": "recovery"},
+    ]
+    again = [
+        change(3, 2, "update", account(2, 5, A), account(2, 0, A, A), ns=LEDGER, **part(1, 2)),
+        change(4, 1, "insert", None, account(4, 5, A), ns=LEDGER, **part(2, 2)),
+    ]
+    loop, once = (diaries(acks=[ack(A, 2) | {"shape": shape}], errors=[{"error": C, "txn": 0, "committing": True, "shape": "s"}]) for shape in ("m_repeated", "m"))
+    assert judged([*found, *again], loop, forgets=True) == []
+    assert judged([*found, *again], loop) != [] and judged([*found, *again], once, forgets=True) != []
+    half = change(5, 1, "observed", None, account(9, 0, A), ns=LEDGER) | {"found": "recovery"}
+    assert judged([*found, *again, half], loop, forgets=True) != []
 
 
 WRONG = {

@@ -150,10 +150,10 @@ class Witness:
         else:
             self.gone.add(record.get("id") if isinstance(record.get("id"), str) else "")
 
-    def judge(self, diaries: Diaries, exact: bool, lossy: bool = False) -> list[str]:
+    def judge(self, diaries: Diaries, exact: bool, lossy: bool = False, forgets: bool = False) -> list[str]:
         """What is wrong. `exact`: nothing was killed, so the number of records of each command is known from its reply.
-        `lossy`: the store may have lost what it acknowledged."""
-        wrong = self.transactions.judge(diaries, lossy)
+        `lossy`: the store may have lost what it acknowledged. `forgets`: it may have forgotten that it committed."""
+        wrong = self.transactions.judge(diaries, lossy, forgets)
         for ack in diaries.acks:
             token, found = ack["ack"], self.by_comment[ack["ack"]]
             if ack["see"] and token not in self.in_images:
