@@ -15,7 +15,7 @@ use super::looks::merged;
 use super::observe::Target;
 use super::piece::Hold;
 use crate::metrics;
-use crate::types::{Control, EntityKey, Found, Lsn, Namespace};
+use crate::types::{Control, EntityKey, Epoch, Found, Lsn, Namespace, Seq};
 
 /// Entities that are guarded and read together.
 const TOGETHER: usize = 256;
@@ -91,6 +91,15 @@ impl Capture {
         self.ns_guards.landed().await;
         let _durable = self.enqueue(Vec::new()).wait().await?;
         Ok(self.log.tail())
+    }
+
+    /// The number of an entity's last change, staged ones included; `None`: there is no such entity.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn last_number(&self, ns: &Namespace, key: &EntityKey) -> Result<Option<(Epoch, Seq)>, CaptureError> {
+        let known = self.index.get(ns, key).map_err(|e| CaptureError::Index(e.to_string()))?;
+        Ok(known.map(|known| (known.epoch, known.seq)))
     }
 
     /// What was learnt of namespaces is asked anew: the store may have lost it.

@@ -97,14 +97,19 @@ def test_a_lost_tail_is_corrected_without_a_touch(lab, mode):
         db["kept"].insert_many({"_id": i, "v": 0} for i in range(20))
         db["gone"].insert_many({"_id": i} for i in range(5))
         eventually(lambda: status(sidecar)["log"]["proven_lsn"] == status(sidecar)["log"]["tail_lsn"], 20, "everything is proved")
-        db["kept"].insert_one({"_id": 100})
-        db["kept"].update_one({"_id": 1}, {"$set": {"v": 1}})
-        db["kept"].delete_one({"_id": 2})
-        db["gone"].drop()
-    store.kill()
-    store.start()
-    eventually(lambda: sidecar.metric("tidelog_node_changes_total") == 2, 30, "the restart is seen")
-    eventually(lambda: status(sidecar)["log"]["proven_lsn"] == status(sidecar)["log"]["tail_lsn"], 30, "all is proved again")
+        # On a loaded machine the store has flushed what it was to lose: then once more.
+        for restart in range(1, 9):
+            db["kept"].insert_one({"_id": 100 * restart})
+            db["kept"].update_one({"_id": 1}, {"$set": {"v": restart}})
+            db["kept"].delete_one({"_id": 1 + restart})
+            db["gone"].drop()
+            store.kill()
+            store.start()
+            eventually(lambda: sidecar.metric("tidelog_node_changes_total") == 1 + restart, 60, "the restart is seen")  # noqa: B023
+            eventually(lambda: status(sidecar)["log"]["proven_lsn"] == status(sidecar)["log"]["tail_lsn"], 60, "all is proved again")
+            if sidecar.metric("tidelog_node_lost_total"):
+                break
+            db["gone"].insert_many({"_id": i} for i in range(5))
     sidecar.cut()
     losses = Losses()
     fold, _ = check_export(sidecar.export, watch=losses.see)

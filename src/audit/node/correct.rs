@@ -1,6 +1,7 @@
 //! After the node changed: reads again what it may have lost, and says so in the log.
 //!
-//! The entities of all records after the last proved one are verified under their guards; a drop, a rename or a dropped database
+//! The entities of all records after the last proved one are verified under their guards, each once, at its last record: a store that
+//! restarts again and again, while the log grows, is to be overtaken. A drop, a rename or a dropped database
 //! among those records has its namespaces verified whole, for they may have come back. Writes whose outcome was not told when the
 //! process went away are settled here too, not only by later looks: no window may tell of half a rename. Memory: the keys of one batch.
 
@@ -92,7 +93,9 @@ pub(super) async fn correct(
         checked += records.len() as u64;
         NODE_CHECKED.add(records.len() as u64);
         for record in records {
-            named.take(record);
+            if !is_followed(capture, &record)? {
+                named.take(record);
+            }
         }
         if named.count >= BATCH {
             verify(capture, named.entities()).await?;
@@ -104,6 +107,13 @@ pub(super) async fn correct(
         capture.verify(&scope, Found::Recovery).await?;
     }
     Ok(checked)
+}
+
+/// A later record of the same entity stands for it: one of these records, or one made when the node had changed already.
+fn is_followed(capture: &Capture, record: &Record) -> Result<bool, CorrectError> {
+    let Body::Change(change) = &record.body else { return Ok(false) };
+    let last = capture.last_number(&change.ns, &change.key)?;
+    Ok(last.is_some_and(|last| last > (change.epoch, change.seq)))
 }
 
 async fn verify(capture: &Capture, scopes: Vec<Scope>) -> Result<(), CorrectError> {
