@@ -238,6 +238,10 @@ impl Sidecar {
             self.world.note(|| format!("recovery failed: {error}"));
             self.world.sleep_ms(100).await;
         }
+        // As the node watch does with its first look.
+        if let Err(error) = capture.ask_life().await {
+            self.world.note(|| format!("the store's life is not known: {error}"));
+        }
         if let Some(process) = &mut *self.process.lock() {
             process.serving = true;
         }

@@ -204,7 +204,6 @@ impl Capture {
 
     /// Takes up the commits that dead processes had sent, and settles those that can be told.
     pub(crate) async fn recover_commits(&self) -> Result<usize, CaptureError> {
-        self.ask_life().await?;
         for left in self.transactions.files.left_behind()? {
             if let Some(damage) = damage(&left.spill)? {
                 self.lost(left, &damage).await?;
