@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tidelog::mutants::{Mutant, activate};
 
 /// Schedules within which each mutant must be found.
-const BOUND: u64 = 4_000;
+const BOUND: u64 = 40_000;
 
 /// Mutants that the model does not find as it is: since it walks over whole namespaces, what an error hid is found by a walk, as
 /// *observed*, before the end, and no oracle tells such a record from one that had to be. To be found again: a rule for which
