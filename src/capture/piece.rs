@@ -307,7 +307,7 @@ impl Capture {
     }
 
     /// Reads images for the client of `cx`.
-    pub(crate) async fn read(&self, cx: &mut Cx<'_>, targets: &[Target]) -> Result<Seen, ReadError> {
+    async fn read(&self, cx: &mut Cx<'_>, targets: &[Target]) -> Result<Seen, ReadError> {
         let Cx { session, upstream, command, .. } = cx;
         let mut reader = Reader { upstream, privileged: &*self.privileged, client: command.body };
         reader.images(targets, &mut session.via).await

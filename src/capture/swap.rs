@@ -12,7 +12,6 @@
 //! `findAndModify` does not tell, the term and the election are those of the last plain reply, the time is the reply's
 //! `operationTime`.
 
-use bson::Document;
 use bson::oid::ObjectId;
 use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 use bytes::{Bytes, BytesMut};
@@ -24,7 +23,7 @@ use super::command::merge::{count, is_ok};
 use super::command::{Action, Command, Modify, Statement, Verb};
 use super::compare::Step;
 use super::error::{CaptureError, ShapeError};
-use super::observe::{ReadError, Seen, Target, Via, encode, take};
+use super::observe::{Seen, Target, Via, encode, take};
 use super::piece::{Aim, Cx, PieceError, with_number};
 use super::write::{Came, has_empty_timestamp, original, shape};
 use crate::changelog::Durable;
@@ -41,7 +40,7 @@ struct Trailer {
     election: Option<(ObjectId, i64)>,
 }
 
-/// The last trailer seen; none before the first plain reply or `hello`.
+/// The last trailer seen; none before the first plain reply.
 #[derive(Debug, Default)]
 pub(crate) struct Trailers(Mutex<Option<Trailer>>);
 
@@ -54,19 +53,6 @@ impl Trailers {
         let term = reply.get_document("opTime").ok().and_then(|t| t.get_i64("t").ok());
         let election = reply.get_object_id("electionId").ok().zip(term);
         *self.0.lock() = Some(Trailer { election });
-    }
-
-    /// Before the first plain reply: what `hello` tells of the same.
-    pub(crate) fn meet(&self, hello: &Document) {
-        let mut known = self.0.lock();
-        if known.is_some() {
-            return;
-        }
-        let term = hello.get_document("lastWrite").and_then(|w| w.get_document("opTime")).and_then(|t| t.get_i64("t"));
-        let election = hello.get_object_id("electionId").ok().zip(term.ok());
-        if election.is_some() || !hello.contains_key("setName") {
-            *known = Some(Trailer { election });
-        }
     }
 }
 
@@ -174,12 +160,6 @@ impl Capture {
         statement: &Statement<'_>,
         aim: &Aim,
     ) -> Result<Option<Came>, PieceError> {
-        // The first write of a connection in a namespace: whether its client may read there is tried alone.
-        if cx.session.via.get(&aim.target.ns).is_none_or(|via| *via == Via::Untested)
-            && let Err(ReadError::Capture(error)) = self.read(cx, std::slice::from_ref(&aim.target)).await
-        {
-            return Err(error.into());
-        }
         if cx.session.via.get(&aim.target.ns) != Some(&Via::Upstream) {
             return Ok(None);
         }

@@ -129,7 +129,6 @@ impl Capture {
     pub async fn ask_life(&self) -> Result<String, CaptureError> {
         let hello = self.privileged.hello().await.map_err(|e| CaptureError::Store(e.to_string()))?;
         let life = life_of(&hello);
-        self.trailers.meet(&hello);
         self.life.lock().clone_from(&life);
         Ok(life)
     }
