@@ -138,7 +138,9 @@ impl Capture {
         self.life.lock().clone()
     }
 
+    /// Committed only if its batch can stand in the log as it is: see [`verdict_of`](Self::verdict_of).
     async fn verdict(&self, last: &Spill) -> Result<Verdict, CaptureError> {
+        let mut verdict = None;
         let mut changes = last.changes();
         loop {
             let mut chunk = Vec::with_capacity(CHUNK);
@@ -150,28 +152,36 @@ impl Capture {
                 chunk.push((Target { ns, key, id }, before_sha, after.as_ref().map(Image::sha)));
             }
             if chunk.is_empty() {
-                return Ok(Verdict::Moved);
+                return Ok(verdict.unwrap_or(Verdict::Moved));
             }
             chunk.sort_by(|a, b| a.0.ns.cmp(&b.0.ns));
             match self.verdict_of(&chunk).await? {
-                Verdict::Moved => {}
-                told => return Ok(told),
+                Some(Verdict::Moved) => return Ok(Verdict::Moved),
+                Some(Verdict::NotYet) if verdict.is_none() => return Ok(Verdict::NotYet),
+                told => verdict = verdict.or(told),
             }
         }
     }
 
-    async fn verdict_of(&self, chunk: &[Sent]) -> Result<Verdict, CaptureError> {
-        let mut verdict = Verdict::Moved;
+    /// What some of its entities tell; `None`: nothing, others wrote since. *Moved*: one of them is neither as it left it nor, in the
+    /// log, as it was before (the log has lost what followed the commit, with the machine): a batch would not join to that.
+    async fn verdict_of(&self, chunk: &[Sent]) -> Result<Option<Verdict>, CaptureError> {
+        let mut verdict = None;
         for group in chunk.chunk_by(|a, b| a.0.ns == b.0.ns) {
             let targets: Vec<Target> = group.iter().map(|(target, _, _)| target.clone()).collect();
             let seen = self.look_at(&targets).await?;
             for (target, before, after) in group {
                 let now = seen.get(&(target.ns.clone(), target.key.clone())).map(Image::sha);
                 if now == *after {
-                    return Ok(Verdict::Committed);
+                    verdict = Some(Verdict::Committed);
+                    continue;
                 }
-                if now == *before {
-                    verdict = Verdict::NotYet;
+                let known = self.index.get(&target.ns, &target.key).map_err(|e| CaptureError::Index(e.to_string()))?;
+                if known.filter(|entry| entry.alive).map(|entry| entry.sha) != *before {
+                    return Ok(Some(Verdict::Moved));
+                }
+                if now == *before && verdict.is_none() {
+                    verdict = Some(Verdict::NotYet);
                 }
             }
         }
