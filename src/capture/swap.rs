@@ -7,8 +7,9 @@
 //! findAndModify         as it is, and the image it does not give 1 or 2 ops
 //! ```
 //!
-//! Promises: the client gets the reply of its own command (WIRE.md 9.4 lists the differences). Whatever `findAndModify`
-//! refuses has changed nothing, so the client's own command then goes the long way and the store words the error. Of `opTime` and `electionId`, which
+//! Promises: the client gets the reply of its own command (WIRE.md 9.4 lists the differences). A statement that `findAndModify`
+//! refuses for what it says has changed nothing: the client's own command then goes the long way, and the store words the error. Any
+//! other error (a fail-over, an interruption, a time limit) leaves open what was done: it is told as it is, nothing is sent twice. Of `opTime` and `electionId`, which
 //! `findAndModify` does not tell, the term and the election are those of the last plain reply, the time is the reply's
 //! `operationTime`.
 
@@ -17,10 +18,10 @@ use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::Capture;
+use super::{Capture, unchanged};
 use super::command::build;
 use super::command::merge::{count, is_ok};
-use super::command::{Action, Command, Modify, Statement, Verb};
+use super::command::{Action, Command, Modify, Statement, Verb, number};
 use super::compare::Step;
 use super::error::{CaptureError, ShapeError};
 use super::observe::{Seen, Target, Via, encode, take};
@@ -172,6 +173,9 @@ impl Capture {
         let ask = if modify.update.is_some() { Ask::Old } else { Ask::Removed };
         let round = Round { modify, ask, request: encode(&request, 0), long_way: true };
         let Some((swapped, durable)) = self.round(cx, aim, round).await? else { return Ok(None) };
+        if !is_ok(swapped.reply.body()) {
+            return Ok(Some(Came { replies: vec![swapped.reply], all_shown: false, durable }));
+        }
         let body = translate(&swapped.reply, cx.command.verb, trailer, swapped.changed).map_err(shape)?;
         let message = Builder::reply(swapped.reply.request_id(), 0).body(&body).finish();
         let message =
@@ -258,7 +262,7 @@ impl Capture {
         let mut replies = cx.upstream.pipeline(&requests).await?;
         let along = other.map(|place| replies.remove(place));
         let reply = replies.pop().ok_or_else(|| CaptureError::Answer("no reply".to_owned()))?;
-        if *long_way && !is_ok(reply.body()) {
+        if *long_way && is_refusal(reply.body()) {
             return Ok(None);
         }
         let retried = reply.body().get("retriedStmtId").ok().flatten().is_some() && !mutated(Mutant::IgnoreRetried);
@@ -268,7 +272,7 @@ impl Capture {
         };
         let matched = reply.body().get_document("lastErrorObject").is_ok_and(|last| count(last, "n") > 0);
         if !is_ok(reply.body()) || retried || !matched {
-            // Nothing was done now; what is there is nobody's change.
+            // Nothing was done now, or nobody knows; what is there is nobody's change.
             let along = along.filter(|_| *ask == Ask::Old);
             let now = self.read_now(cx, &find, target, along).await?;
             return Ok(Some(Swapped { images: Images::Now(now), changed: retried, reply }));
@@ -309,6 +313,24 @@ impl Capture {
         take(&target.ns, &reply, "firstBatch", &mut seen).map_err(|e| CaptureError::Answer(e.to_string()))?;
         Ok(seen.into_values().next())
     }
+}
+
+/// Codes below 10,000 with which a store refuses a statement for what it says or for the document that it meets, beside those of
+/// commands that did not run at all: PathNotViable, ConflictingUpdateOperators, fields and `_id`s that may not be,
+/// ImmutableField, DocumentValidationFailure (mongod's `error_codes.yml`).
+const OF_STATEMENTS: [i64; 10] = [28, 40, 52, 53, 54, 55, 56, 57, 66, 121];
+
+/// From this number on codes are those of failed assertions, while a statement is worked out …
+const ASSERTIONS: i64 = 10_000;
+
+/// … but for these, which are of old: fail-overs, interruptions, a stale routing table.
+const NO_ASSERTIONS: [i64; 8] = [10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436];
+
+/// The reply is an error that proves that the statement has changed nothing.
+fn is_refusal(reply: &RawDocument) -> bool {
+    let code = number(reply.get("code").ok().flatten()).unwrap_or(0);
+    let of_statement = OF_STATEMENTS.contains(&code) || (code >= ASSERTIONS && !NO_ASSERTIONS.contains(&code));
+    !is_ok(reply) && (unchanged(reply) || of_statement)
 }
 
 /// The reply of the client's own command.
