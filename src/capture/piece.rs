@@ -243,7 +243,7 @@ impl Capture {
             Err(ReadError::Refused { .. }) => return self.blind(cx, piece.forward.clone()).await,
         };
         let reply = self.forward(cx, piece.forward.clone()).await?;
-        let after = match proven(&reply, piece.style, before.len() == targets.len(), before.len()) {
+        let after = match proven(&reply, piece.style, targets.len(), before.len()) {
             Some(after) => after,
             None => match self.read(cx, targets).await {
                 Ok(seen) => After::Read(seen),
@@ -275,7 +275,7 @@ impl Capture {
             return Ok(Observation { before: None, after, reply });
         }
         let mut seen = Seen::new();
-        let after = match (replies.next(), proven(&reply, piece.style, before.len() == 1, before.len())) {
+        let after = match (replies.next(), proven(&reply, piece.style, 1, before.len())) {
             (_, Some(after)) => after,
             (Some(last), None) => match take(&target.ns, &last, "firstBatch", &mut seen) {
                 Ok(_) => After::Read(seen),
@@ -330,14 +330,14 @@ pub(crate) fn with_number(message: Bytes, at: usize, number: i32) -> Bytes {
     bytes.freeze()
 }
 
-/// What the reply alone proves about the state after. `all_found`: whoever writes past us cannot have brought what was deleted
-/// in place of something that was found.
-fn proven(reply: &OpMsg, style: Style, all_found: bool, found: usize) -> Option<After> {
+/// What the reply alone proves about the state after. Only where all were found: whoever writes past us may bring one that is
+/// deleted in the place of one that was found.
+fn proven(reply: &OpMsg, style: Style, targets: usize, found: usize) -> Option<After> {
     let body = reply.body();
     if unchanged(body) {
         return Some(After::Same);
     }
-    let all = all_found && usize::try_from(count(body, "n").max(count(body, "nDeleted"))).ok() == Some(found);
+    let all = found == targets && usize::try_from(count(body, "n").max(count(body, "nDeleted"))).ok() == Some(found);
     let all = all || mutated(Mutant::TrustCount);
     let clean = is_ok(body) && error_count(body) == 0 && body.get("retriedStmtIds").ok().flatten().is_none();
     (style == Style::Deletes && clean && all).then_some(After::Gone)

@@ -16,7 +16,7 @@ class Losses:
         self.found: Counter[str] = Counter()
         self.nodes = 0
         self.corrected = 0
-        self.reverts: list[tuple[int, int, str]] = []
+        self.reverts: list[tuple[int, int, str, str]] = []
         self.intervals: list[tuple[int, int]] = []
         self.states: dict[tuple[str, str], list[tuple[int, str]]] = {}
 
@@ -33,12 +33,12 @@ class Losses:
             back = [place for place, (_, sha) in enumerate(states) if sha == record.after_sha]
             if back and found != "recovery" and record.after_sha != states[-1][1]:
                 lost = states[back[-1] + 1 :]
-                self.reverts.append((lost[0][0], record.lsn, found))
+                self.reverts.append((lost[0][0], record.lsn, found, f"{record.ns} {record.key}"))
                 self.corrected += len(lost)
         states.append((record.lsn, record.after_sha))
 
     def judge(self) -> None:
         """Each change taken back, and what takes it back, stand in one stretch in which no window ends."""
-        for lost, correction, found in self.reverts:
+        for lost, correction, found, entity in self.reverts:
             inside = any(since < lost and correction < until for since, until in self.intervals)
-            expect(inside, f"lsn {lost} was lost and corrected by lsn {correction} ({found}), outside of {self.intervals}")
+            expect(inside, f"lsn {lost} was lost and corrected by lsn {correction} ({found}, {entity}), outside of {self.intervals}")

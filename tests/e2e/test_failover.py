@@ -204,6 +204,26 @@ def test_a_rollback_id_alone_is_noticed(lab):
     eventually(lambda: pair.proved(0), 20, "windows go on")
 
 
+def test_a_correction_reads_each_document_once(lab):
+    """Two documents with a thousand changes that nobody has proved, and another term: what is read again is the documents, not
+    the changes."""
+    pair = Pair(lab)
+    here = pair.clients[0]["fail"]["over"]
+    here.insert_many({"_id": i, "n": 0} for i in range(2))
+    eventually(lambda: pair.proved(0), 20, "all is proved")
+    pair.members[0].hold_commit()
+    for n in range(1_000):
+        here.update_one({"_id": n % 2}, {"$inc": {"n": 1}})
+    read = pair.sidecars[0].metric("tidelog_verify_entities_total")
+    checked = pair.sidecars[0].metric("tidelog_node_checked_total")
+    pair.members[0].commit = None
+    pair.members[0].become(True, 2)
+    eventually(lambda: pair.sidecars[0].metrics().get('tidelog_node_changes_total{kind="term"}') == 1, 30, "the term is seen")
+    assert pair.sidecars[0].metric("tidelog_node_checked_total") - checked >= 1_000
+    assert 2 <= pair.sidecars[0].metric("tidelog_verify_entities_total") - read <= 10
+    eventually(lambda: pair.proved(0), 20, "windows go on")
+
+
 def test_two_elections_between_two_looks(lab):
     """There and back, faster than anybody looks: the sidecar sees the same primary two terms on, and counts in the new one."""
     pair = Pair(lab)

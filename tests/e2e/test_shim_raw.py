@@ -100,6 +100,25 @@ def raw_case(side: Side, name: str, app: str, collection: str, rule: Rule | None
     return replies, writes
 
 
+def warm_case(side: Side, raw_command: dict, app: str, collection: str, rule: Rule | None = None) -> list:
+    """The replies to the command and the documents afterwards, on a connection that has written there before, without a number for a retry: nothing may be done twice."""
+    command = filled(raw_command, collection)
+    command.setdefault("$db", "t")
+    with side.connect(app) as raw:
+        raw.command({"insert": collection, "documents": DOCS, "$db": "t"})
+        for _ in range(2):
+            raw.command({"update": collection, "updates": [{"q": {"_id": 5}, "u": {"$set": {"w": 1}}}], "$db": "t"})
+        names = side.shim.watch(app)
+        if rule:
+            side.shim.arm(rule)
+        replies = [ask(raw, command)]
+    if rule:
+        assert rule.fired, f"the rule never met its message among {names}"
+    with side.connect(app) as raw:
+        replies.append(ask(raw, {"find": collection, "sort": {"_id": 1}, "$db": "t"}))
+    return replies
+
+
 def ask(raw: Raw, command: dict) -> dict:
     try:
         return raw.command(command)
@@ -156,6 +175,55 @@ def test_raw_commands_at_each_point(world):
     fold = fold_lines(world.sidecar.log_records())
     compare("the log", fold, dump(world.store.client()))
     assert not wrong, f"{len(wrong)} of {len(cases)} wrong:\n" + "\n".join(wrong[:40])
+
+
+# An error that says that nothing ran lets the sidecar send the client's own command: the shim makes it once only, a store each time.
+ONCE_ONLY = 8000
+# What one document of one statement is told of, each on its own.
+SINGLE = ["update", "update to nothing new", "update of nobody", "update by pipeline", "replace", "upsert", "upsert of a living one", "delete",
+          "delete of nobody", "fam old", "fam new", "fam with fields", "fam remove", "fam upsert", "fam replace", "fam of nobody"]
+
+
+def test_a_warm_connection_at_each_error(world):
+    """The way by findAndModify: the client is told the store's error, and what the store did is done once and stands in the log."""
+    direct, through = Side(world.direct.address, world.direct), Side(world.sidecar.listen, world.shim)
+
+    def run(number: int, name: str, error: tuple) -> str:
+        point, code, labels = error
+        app = f"warm-{number}"
+        rules = [Rule(point, WRITES, app=app, code=code, labels=labels) for _ in range(2)]
+        sides = [warm_case(side, RAW[name], app, f"w{number}", rule) for side, rule in zip((direct, through), rules)]
+        expected, found = (comparable(replies, RAW[name]) for replies in sides)
+        return "" if expected == found else f"\n   direct  {expected}\n   through {found}"
+
+    errors = [(p, c, l) for p, c, l in ERRORS if c != ONCE_ONLY]
+    cases = list(itertools.product(SINGLE, errors))
+    wrong = in_parallel([(f"{n}, {e}", run, (i, n, e)) for i, (n, e) in enumerate(cases)], 4)
+    print(f"{len(cases)} warm cases, {len(wrong)} wrong")
+    compare("the log", fold_lines(world.sidecar.log_records()), dump(world.store.client()))
+    assert not wrong, f"{len(wrong)} of {len(cases)} wrong:\n" + "\n".join(wrong[:40])
+
+
+def test_the_short_way_takes_no_more_than_the_long_one(world):
+    """`findAndModify` takes `upsert: 1`, `update` does not; and errors of statements are worded as those of the client's command."""
+    direct, through = Side(world.direct.address, world.direct), Side(world.sidecar.listen, world.shim)
+    odd = {
+        "upsert a number": updates({"q": {"_id": 70}, "u": {"$set": {"x": 1}}, "upsert": 1}),
+        "upsert a string": updates({"q": {"_id": 70}, "u": {"$set": {"x": 1}}, "upsert": "yes"}),
+        "increment of a string": updates({"q": {"_id": 1}, "u": {"$inc": {"s": 1}}}),
+        "change of the _id": updates({"q": {"_id": 1}, "u": {"$set": {"_id": 9}}}),
+        "an unknown operator": updates({"q": {"_id": 1}, "u": {"$nosuch": {"x": 1}}}),
+        "two that conflict": updates({"q": {"_id": 1}, "u": {"$set": {"x": 1}, "$inc": {"x": 1}}}),
+        "a path through a number": updates({"q": {"_id": 1}, "u": {"$set": {"n.x": 1}}}),
+        "bad arrayFilters": updates({"q": {"_id": 1}, "u": {"$set": {"a.$[i]": 1}}, "arrayFilters": 5}),
+    }
+    wrong = []
+    for number, (name, command) in enumerate(odd.items()):
+        expected, found = (comparable(warm_case(side, command, f"odd-{number}", f"o{number}"), command) for side in (direct, through))
+        if expected != found:
+            wrong.append(f"{name}\n   direct  {expected}\n   through {found}")
+    assert not wrong, "\n".join(wrong)
+    compare("the log", fold_lines(world.sidecar.log_records()), dump(world.store.client()))
 
 
 def test_what_the_sidecar_asks_in_between(world):

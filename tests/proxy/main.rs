@@ -22,6 +22,7 @@ use tidelog::wire::query::{self, OpReply};
 use tidelog::wire::{Builder, Header, Limits, Message, OpMsg};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -426,21 +427,45 @@ async fn drivers_stay_with_us_and_are_known() {
     }
 }
 
+/// A node that answers each request, `getMore` only when `release` tells it to; `came` tells when one has come.
+async fn holding_node() -> (String, mpsc::UnboundedReceiver<()>, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (come, came) = mpsc::unbounded_channel();
+    let release = Arc::new(Notify::new());
+    let released = Arc::clone(&release);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (come, released) = (come.clone(), Arc::clone(&released));
+            tokio::spawn(async move {
+                let mut node = Client { stream, buf: BytesMut::new() };
+                while let Some(request) = node.message().await {
+                    let id = request.header.request_id;
+                    if OpMsg::parse(request).is_ok_and(|request| request.command().0 == "getMore") {
+                        come.send(()).unwrap();
+                        released.notified().await;
+                    }
+                    node.send(&Builder::reply(1, id).body(&rawdoc! { "ok": 1.0 }).finish()).await;
+                }
+            });
+        }
+    });
+    (address, came, release)
+}
+
 #[tokio::test]
 async fn the_drain_lets_commands_end_and_closes_the_rest() {
-    let store = Store::start(&[]);
-    let sidecar = Sidecar::start(&store.address, |o| o.drain = Duration::from_secs(10)).await;
+    let (node, mut came, release) = holding_node().await;
+    let sidecar = Sidecar::start(&node, |o| o.drain = Duration::from_secs(10)).await;
     let mut idle = sidecar.client().await;
     idle.run(1, &rawdoc! { "ping": 1, "$db": "d" }).await;
     let mut busy = sidecar.client().await;
-    let watch = rawdoc! { "aggregate": 1, "pipeline": [{ "$changeStream": { "allChangesForCluster": true } }], "cursor": {}, "$db": "admin" };
-    let opened = busy.run(1, &watch).await;
-    let cursor = opened.body().get_document("cursor").unwrap().get_i64("id").unwrap();
-    let more = rawdoc! { "getMore": cursor, "collection": "$cmd.aggregate", "maxTimeMS": 700, "$db": "admin" };
+    let more = rawdoc! { "getMore": 1_i64, "collection": "c", "$db": "d" };
     busy.send(&Builder::request(2, 0).body(&more).finish()).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    soon(came.recv()).await.unwrap();
     sidecar.shutdown.cancel();
     idle.closed().await;
+    release.notify_one();
     assert_eq!(busy.msg().await.response_to(), 2);
     busy.closed().await;
     assert_eq!(soon(sidecar.served).await.unwrap(), Drained { ended: 2, cut_off: 0 });
@@ -449,15 +474,12 @@ async fn the_drain_lets_commands_end_and_closes_the_rest() {
 
 #[tokio::test]
 async fn the_drain_is_bounded() {
-    let store = Store::start(&[]);
-    let sidecar = Sidecar::start(&store.address, |o| o.drain = Duration::from_millis(200)).await;
+    let (node, mut came, _release) = holding_node().await;
+    let sidecar = Sidecar::start(&node, |o| o.drain = Duration::from_millis(200)).await;
     let mut busy = sidecar.client().await;
-    let watch = rawdoc! { "aggregate": 1, "pipeline": [{ "$changeStream": { "allChangesForCluster": true } }], "cursor": {}, "$db": "admin" };
-    let opened = busy.run(1, &watch).await;
-    let cursor = opened.body().get_document("cursor").unwrap().get_i64("id").unwrap();
-    let more = rawdoc! { "getMore": cursor, "collection": "$cmd.aggregate", "maxTimeMS": 15_000, "$db": "admin" };
+    let more = rawdoc! { "getMore": 1_i64, "collection": "c", "$db": "d" };
     busy.send(&Builder::request(2, 0).body(&more).finish()).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    soon(came.recv()).await.unwrap();
     sidecar.shutdown.cancel();
     assert_eq!(soon(sidecar.served).await.unwrap(), Drained { ended: 0, cut_off: 1 });
 }

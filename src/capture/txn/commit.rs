@@ -28,17 +28,14 @@ const STREAMED_BYTES: u64 = 8 << 20;
 /// What a commit holds while it is under way.
 pub(super) struct Held {
     hold: Hold,
-    /// The number of each change, in the order of the spill; `None`: not given yet.
-    numbers: Option<Vec<(Epoch, Seq)>>,
     /// Entities are guarded one by one, so they are staged; else the index is waited for.
     staged: bool,
 }
 
-impl Held {
-    /// The number of its first change; zeros: it has none.
-    fn first(&self) -> (Epoch, Seq) {
-        self.numbers.iter().flatten().next().copied().unwrap_or((Epoch(0), Seq(0)))
-    }
+/// As [`Held`], with the number of each change, in the order of the spill.
+pub(super) struct Numbered {
+    held: Held,
+    numbers: Vec<(Epoch, Seq)>,
 }
 
 /// Why a commit cannot be sent.
@@ -57,14 +54,14 @@ impl<E: Into<Stop>> From<E> for NotSent {
 impl Capture {
     /// Carries a client's `commitTransaction` through.
     pub(super) async fn commit(&self, mut tx: Tx<'_>) -> Result<Outcome, CaptureError> {
-        let held = match self.prepared(&mut tx).await {
-            Ok(held) => held,
+        let ready = match self.prepared(&mut tx).await {
+            Ok(ready) => ready,
             Err(NotSent::Later) => return Err(super::not_known_yet()),
             Err(NotSent::Stop(stop)) => return self.not_sent(tx, stop).await,
         };
-        let Some(held) = held else { return self.commit_nothing(tx).await };
+        let Some(Numbered { held, numbers }) = ready else { return self.commit_nothing(tx).await };
         let again = matches!(tx.state.phase, Phase::Sent { .. });
-        if let Err(error) = seal(&mut tx, self.life(), held.first()) {
+        if let Err(error) = seal(&mut tx, self.life(), numbers.first().copied()) {
             self.end(tx.txn, tx.state, Phase::Aborted { certain: false }, "broken").await;
             return Err(error);
         }
@@ -80,7 +77,7 @@ impl Capture {
         let body = reply.body();
         if is_ok(body) || mutated(Mutant::LogFailed) {
             let time = self.learn(body);
-            let durable = self.committed(tx.txn, tx.state, held, time).await?;
+            let durable = self.committed(tx.txn, tx.state, Numbered { held, numbers }, time).await?;
             tx.session.close_slot()?;
             return Ok(Outcome { reply: crate::capture::write::answer(&reply, tx.message.request_id()), durable });
         }
@@ -95,7 +92,7 @@ impl Capture {
     }
 
     /// Reads the images after and takes the guards. `None`: the transaction changed nothing.
-    async fn prepared(&self, tx: &mut Tx<'_>) -> Result<Option<Held>, NotSent> {
+    async fn prepared(&self, tx: &mut Tx<'_>) -> Result<Option<Numbered>, NotSent> {
         if tx.state.last.is_none() {
             self.read_last(tx).await?;
         }
@@ -103,12 +100,8 @@ impl Capture {
         if nothing && tx.state.blind.is_empty() && tx.state.controls.is_empty() {
             return Ok(None);
         }
-        let held = match self.hold_all(tx.txn, tx.state).await {
-            Ok(held) => self.numbered(tx.state, held).await.map_err(Stop::from),
-            Err(stop) => Err(stop),
-        };
-        match held {
-            Ok(held) => Ok(Some(held)),
+        match self.hold_all(tx.txn, tx.state).await {
+            Ok(held) => Ok(Some(self.numbered(tx.state, held).await?)),
             Err(Stop::Blocked) if matches!(tx.state.phase, Phase::Sent { .. }) => Err(NotSent::Later),
             Err(stop) => Err(stop.into()),
         }
@@ -210,14 +203,11 @@ impl Capture {
             }
             Reach::Namespaces(namespaces, hashes)
         };
-        Ok(Held { hold: self.hold_commit(txn, &reach).await?, numbers: None, staged })
+        Ok(Held { hold: self.hold_commit(txn, &reach).await?, staged })
     }
 
-    /// Numbers all that is to be committed, if that was not done.
-    pub(super) async fn numbered(&self, state: &State, held: Held) -> Result<Held, CaptureError> {
-        if held.numbers.is_some() {
-            return Ok(held);
-        }
+    /// Numbers all that is to be committed. Doing it again gives the same.
+    pub(super) async fn numbered(&self, state: &State, held: Held) -> Result<Numbered, CaptureError> {
         self.epochs.known().await;
         let (mut numbers, mut drafts) = (Vec::new(), Vec::new());
         let mut numbered = Ok(());
@@ -234,7 +224,7 @@ impl Capture {
         // Whatever has been staged must follow, whatever came after it.
         let _in_order = self.enqueue(drafts);
         numbered?;
-        Ok(Held { numbers: Some(numbers), ..held })
+        Ok(Numbered { held, numbers })
     }
 
     /// The number of one change. What the log does not know of the entity is written down first: what the store holds outside,
@@ -269,11 +259,10 @@ impl Capture {
         &self,
         txn: &Txn,
         state: &mut State,
-        held: Held,
+        numbered: Numbered,
         operation_time: Option<u64>,
     ) -> Result<Durable, CaptureError> {
-        let Held { hold, numbers, staged } = self.numbered(state, held).await?;
-        let numbers = numbers.unwrap_or_default();
+        let Numbered { held: Held { hold, staged }, numbers } = numbered;
         let last = state.last.take().unwrap_or_else(|| Spill::new(&self.transactions.files));
         let controls = self.with_opened(std::mem::take(&mut state.controls));
         let count = u32::try_from(last.count()).unwrap_or(u32::MAX);
@@ -334,8 +323,10 @@ impl Capture {
 }
 
 /// The intent of a commit: the next process finds what it would have logged.
-fn seal(tx: &mut Tx<'_>, life: String, first: (Epoch, Seq)) -> Result<(), CaptureError> {
+fn seal(tx: &mut Tx<'_>, life: String, first: Option<(Epoch, Seq)>) -> Result<(), CaptureError> {
     let Tx { session, txn, state, .. } = tx;
+    // Asked for again, it is still that of the first try: what was lost since may look like this commit.
+    let life = if state.phase == Phase::Open { life } else { state.sent_to.clone() };
     if let (Some(last), false) = (&mut state.last, mutated(Mutant::NoSeal)) {
         let sealed = Sealed { user: &txn.key.user, lsid: &txn.key.lsid, number: txn.number, first, life: &life };
         last.seal(&sealed)?;

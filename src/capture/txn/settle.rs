@@ -23,22 +23,42 @@ use crate::capture::observe::Target;
 use crate::metrics;
 use crate::mutants::{Mutant, mutated};
 use crate::store::life_of;
-use crate::types::{Change, Digest, Found, Image, Namespace, Seq};
+use crate::types::{Change, Digest, EntityKey, Found, Image, Namespace};
 use bson::RawBson;
 use bson::raw::RawDocument;
+
+/// Entities that are compared with the log without a pause.
+const AT_ONCE: usize = 1_000;
 
 /// Entities that are read at once.
 const CHUNK: usize = 200;
 
-/// An entity with the hashes of its images before and after.
-type Sent = (Target, Option<Digest>, Option<Digest>);
+/// An entity of a commit, with the hashes of its images.
+struct Sent {
+    target: Target,
+    before: Option<Digest>,
+    after: Option<Digest>,
+    /// The log says of it what the transaction saw first.
+    joins: bool,
+}
+
+/// What the entities seen so far tell.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// One is as the transaction left it: it was committed.
+    after: bool,
+    /// One is as it was before.
+    before: bool,
+    /// One is neither, and its change would not join to what the log says of it: the log has lost what followed, with the machine.
+    stray: bool,
+}
 
 /// What the store says of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Committed,
     NotYet,
-    /// All its entities are neither as before nor as it left them: others wrote since.
+    /// Its entities are neither as before nor as it left them: others wrote since. Or its batch cannot stand in the log whole.
     Moved,
 }
 
@@ -87,7 +107,8 @@ impl Capture {
         match verdict {
             Verdict::Committed => {
                 metrics::TRANSACTIONS_SETTLED.inc_for("committed");
-                let _durable = self.committed(txn, state, held, None).await?;
+                let numbered = self.numbered(state, held).await?;
+                let _durable = self.committed(txn, state, numbered, None).await?;
             }
             Verdict::NotYet if !over && !mutated(Mutant::NotYetIsNever) => {}
             Verdict::NotYet => {
@@ -117,8 +138,7 @@ impl Capture {
     fn is_logged(&self, state: &State) -> Result<bool, CaptureError> {
         let Some(change) = state.last.as_ref().and_then(|last| last.changes().next()) else { return Ok(false) };
         let change = change.map_err(spilled)?;
-        let known = self.index.get(&change.ns, &change.key).map_err(|e| CaptureError::Index(e.to_string()))?;
-        let known = known.filter(|entry| entry.alive).map(|entry| entry.sha);
+        let known = self.known_sha(&change.ns, &change.key)?;
         Ok(known == change.after.as_ref().map(Image::sha) && known != change.before_sha)
     }
 
@@ -138,54 +158,56 @@ impl Capture {
         self.life.lock().clone()
     }
 
-    /// Committed only if its batch can stand in the log as it is: see [`verdict_of`](Self::verdict_of).
+    /// What the store says of a commit that it may have carried out.
     async fn verdict(&self, last: &Spill) -> Result<Verdict, CaptureError> {
-        let mut verdict = None;
+        let mut told = Told::default();
         let mut changes = last.changes();
         loop {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            let mut bytes = 0;
-            while chunk.len() < CHUNK && bytes < (8 << 20) {
-                let Some(change) = changes.next() else { break };
+            let (mut chunk, mut bytes, mut ended) = (Vec::new(), 0, true);
+            for (n, change) in changes.by_ref().enumerate() {
                 let Change { ns, key, id, before_sha, after, .. } = change.map_err(spilled)?;
-                bytes += after.as_ref().map_or(0, |image| image.bytes().len());
-                chunk.push((Target { ns, key, id }, before_sha, after.as_ref().map(Image::sha)));
+                let joins = self.known_sha(&ns, &key)? == before_sha;
+                // Once it is known to be committed, only an entity that its change may not join to is looked at.
+                if !(told.after && joins) {
+                    bytes += after.as_ref().map_or(0, |image| image.bytes().len());
+                    let after = after.as_ref().map(Image::sha);
+                    chunk.push(Sent { target: Target { ns, key, id }, before: before_sha, after, joins });
+                }
+                if chunk.len() >= CHUNK || bytes >= (8 << 20) || n >= AT_ONCE {
+                    ended = false;
+                    break;
+                }
             }
-            if chunk.is_empty() {
-                return Ok(verdict.unwrap_or(Verdict::Moved));
-            }
-            chunk.sort_by(|a, b| a.0.ns.cmp(&b.0.ns));
-            match self.verdict_of(&chunk).await? {
-                Some(Verdict::Moved) => return Ok(Verdict::Moved),
-                Some(Verdict::NotYet) if verdict.is_none() => return Ok(Verdict::NotYet),
-                told => verdict = verdict.or(told),
+            chunk.sort_by(|a, b| a.target.ns.cmp(&b.target.ns));
+            self.look_at_sent(&chunk, &mut told).await?;
+            match told {
+                Told { after: true, stray: true, .. } => return Ok(Verdict::Moved),
+                Told { after: false, before: true, .. } => return Ok(Verdict::NotYet),
+                Told { after: true, .. } if ended => return Ok(Verdict::Committed),
+                _ if ended => return Ok(Verdict::Moved),
+                _ => tokio::task::yield_now().await,
             }
         }
     }
 
-    /// What some of its entities tell; `None`: nothing, others wrote since. *Moved*: one of them is neither as it left it nor, in the
-    /// log, as it was before (the log has lost what followed the commit, with the machine): a batch would not join to that.
-    async fn verdict_of(&self, chunk: &[Sent]) -> Result<Option<Verdict>, CaptureError> {
-        let mut verdict = None;
-        for group in chunk.chunk_by(|a, b| a.0.ns == b.0.ns) {
-            let targets: Vec<Target> = group.iter().map(|(target, _, _)| target.clone()).collect();
+    async fn look_at_sent(&self, chunk: &[Sent], told: &mut Told) -> Result<(), CaptureError> {
+        for group in chunk.chunk_by(|a, b| a.target.ns == b.target.ns) {
+            let targets: Vec<Target> = group.iter().map(|sent| sent.target.clone()).collect();
             let seen = self.look_at(&targets).await?;
-            for (target, before, after) in group {
+            for Sent { target, before, after, joins } in group {
                 let now = seen.get(&(target.ns.clone(), target.key.clone())).map(Image::sha);
-                if now == *after {
-                    verdict = Some(Verdict::Committed);
-                    continue;
-                }
-                let known = self.index.get(&target.ns, &target.key).map_err(|e| CaptureError::Index(e.to_string()))?;
-                if known.filter(|entry| entry.alive).map(|entry| entry.sha) != *before {
-                    return Ok(Some(Verdict::Moved));
-                }
-                if now == *before && verdict.is_none() {
-                    verdict = Some(Verdict::NotYet);
-                }
+                told.after |= now == *after;
+                told.before |= now == *before;
+                told.stray |= now != *after && now != *before && !joins;
             }
         }
-        Ok(verdict)
+        Ok(())
+    }
+
+    /// What the log says of an entity; `None`: it is not there.
+    fn known_sha(&self, ns: &Namespace, key: &EntityKey) -> Result<Option<Digest>, CaptureError> {
+        let known = self.index.get(ns, key).map_err(|e| CaptureError::Index(e.to_string()))?;
+        Ok(known.filter(|entry| entry.alive).map(|entry| entry.sha))
     }
 
     /// What became of the entities stands as *observed*: whose doing it was cannot be told.
@@ -250,8 +272,8 @@ impl Capture {
     fn is_past(&self, left: &Left) -> Result<bool, CaptureError> {
         let Some(change) = left.spill.changes().next() else { return Ok(true) };
         let change = change.map_err(spilled)?;
-        let known = self.index.get(&change.ns, &change.key).map_err(|e| CaptureError::Index(e.to_string()))?;
-        Ok(known.is_some_and(|known| left.first.1 > Seq(0) && (known.epoch, known.seq) >= left.first))
+        let last = self.last_number(&change.ns, &change.key)?;
+        Ok(last.zip(left.first).is_some_and(|(last, first)| last >= first))
     }
 
     async fn past(&self, mut left: Left) -> Result<(), CaptureError> {

@@ -9,7 +9,7 @@
 //! ```text
 //! u32 length of the head, 0: not sealed · u32 CRC32C of it · the head: u8 version 2 · i64 txnNumber · u64 changes ·
 //! u64 bytes of frames · u16 length, user · u16 length, lsid (BSON) · u16 length, life of the store · u32 epoch and u64 seq
-//! of the first change (the last three not in version 1) · zeros up to 4096 · one frame for each change
+//! of the first change, or zeros (the last three not in version 1) · zeros up to 4096 · one frame for each change
 //! ```
 //! Numbers are little-endian; frames and the records in them are those of the log, with lsn 1 and no clocks.
 
@@ -62,8 +62,8 @@ pub(crate) struct Sealed<'a> {
     pub user: &'a str,
     pub lsid: &'a [u8],
     pub number: i64,
-    /// The number that its first change is to have.
-    pub first: (Epoch, Seq),
+    /// The number that its first change is to have; `None`: it has none.
+    pub first: Option<(Epoch, Seq)>,
     /// The store's life.
     pub life: &'a str,
 }
@@ -77,8 +77,8 @@ pub(crate) struct Left {
     pub number: i64,
     /// The store's life in which it was sent; empty: not known.
     pub life: String,
-    /// The number that its first change was to have; zeros: not known.
-    pub first: (Epoch, Seq),
+    /// The number that its first change was to have; `None`: not known.
+    pub first: Option<(Epoch, Seq)>,
     pub spill: Spill,
 }
 
@@ -209,8 +209,9 @@ impl Spill {
             head.extend(len.to_le_bytes());
             head.extend(text);
         }
-        head.extend(first.0.0.to_le_bytes());
-        head.extend(first.1.0.to_le_bytes());
+        let (Epoch(epoch), Seq(seq)) = first.unwrap_or((Epoch(0), Seq(0)));
+        head.extend(epoch.to_le_bytes());
+        head.extend(seq.to_le_bytes());
         if head.len() + 8 > HEAD_BYTES {
             return Err(IntentError::TooLong { what: "a session" });
         }
@@ -317,7 +318,7 @@ struct Head {
     lsid: Vec<u8>,
     number: i64,
     life: String,
-    first: (Epoch, Seq),
+    first: Option<(Epoch, Seq)>,
     count: u64,
     bytes: u64,
 }
@@ -340,11 +341,12 @@ fn decode_head(bytes: &[u8]) -> Option<Head> {
     };
     let user = String::from_utf8(text()?).ok()?;
     let lsid = text()?;
-    let (mut life, mut first) = (String::new(), (Epoch(0), Seq(0)));
+    let (mut life, mut first) = (String::new(), None);
     if version > 1 {
         life = String::from_utf8(text()?).ok()?;
-        first.0 = Epoch(u32::from_le_bytes(head.split_off(..4)?.try_into().ok()?));
-        first.1 = Seq(u64::from_le_bytes(head.split_off(..8)?.try_into().ok()?));
+        let epoch = Epoch(u32::from_le_bytes(head.split_off(..4)?.try_into().ok()?));
+        let seq = Seq(u64::from_le_bytes(head.split_off(..8)?.try_into().ok()?));
+        first = (seq > Seq(0)).then_some((epoch, seq));
     }
     Some(Head { user, lsid, number, life, first, count, bytes })
 }
@@ -383,7 +385,7 @@ mod tests {
     }
 
     fn seal_of<'a>(user: &'a str, lsid: &'a [u8]) -> Sealed<'a> {
-        Sealed { user, lsid, number: 7, first: (Epoch(2), Seq(9)), life: "life" }
+        Sealed { user, lsid, number: 7, first: Some((Epoch(2), Seq(9))), life: "life" }
     }
 
     fn all(spill: &Spill) -> Vec<Change> {
@@ -425,7 +427,7 @@ mod tests {
         assert_eq!(left.len(), 1);
         let mut left = left.remove(0);
         let head = (left.user.as_str(), &left.lsid[..], left.number, left.life.as_str(), left.first);
-        assert_eq!(head, ("amélie@admin", &[1, 2, 3][..], 7, "life", (Epoch(2), Seq(9))));
+        assert_eq!(head, ("amélie@admin", &[1, 2, 3][..], 7, "life", Some((Epoch(2), Seq(9)))));
         assert_eq!((all(&left.spill), left.spill.count()), (vec![change(2, 10), change(3, 10)], 2));
         left.spill.release().unwrap();
         assert!(second.left_behind().unwrap().is_empty());
