@@ -317,8 +317,7 @@ impl Capture {
 
 /// Codes below 10,000 with which a store refuses a statement for what it says or for the document that it meets, beside those of
 /// commands that did not run at all: `PathNotViable`, fields and `_id`s that may not be, `ImmutableField`,
-/// `DocumentValidationFailure`
-/// (mongod's `error_codes.yml`).
+/// `DocumentValidationFailure` (mongod's `error_codes.yml`).
 const OF_STATEMENTS: [i64; 8] = [28, 53, 54, 55, 56, 57, 66, 121];
 
 /// From this number on codes are those of failed assertions, while a statement is worked out …

@@ -82,7 +82,7 @@ pub fn reference_page() -> String {
     let mut out = String::from(
         "# Metrics\n\nServed at `/metrics` of the admin address, in the Prometheus text format. This page is printed by \
          `tidelog docs metrics`;\na test compares it with the table in the code. A label has a closed set of values: what is \
-         none of them is counted under the last.\n\n| name | kind | unit | label | what it says |\n|---|---|---|---|---|\n",
+         none of them is counted under the last.\nOnly `namespace` is open: it names the namespaces that were last compared, at most 200.\n\n| name | kind | unit | label | what it says |\n|---|---|---|---|---|\n",
     );
     for family in TABLE {
         let def = family.def();

@@ -427,30 +427,31 @@ async fn drivers_stay_with_us_and_are_known() {
     }
 }
 
-/// A node that answers each request, `getMore` only when `release` tells it to; `came` tells when one has come.
+/// A node that answers each request, `getMore` only when `release` tells it to; the receiver tells when one has come.
 async fn holding_node() -> (String, mpsc::UnboundedReceiver<()>, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (come, came) = mpsc::unbounded_channel();
+    let (tell, came) = mpsc::unbounded_channel();
     let release = Arc::new(Notify::new());
     let released = Arc::clone(&release);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (come, released) = (come.clone(), Arc::clone(&released));
-            tokio::spawn(async move {
-                let mut node = Client { stream, buf: BytesMut::new() };
-                while let Some(request) = node.message().await {
-                    let id = request.header.request_id;
-                    if OpMsg::parse(request).is_ok_and(|request| request.command().0 == "getMore") {
-                        come.send(()).unwrap();
-                        released.notified().await;
-                    }
-                    node.send(&Builder::reply(1, id).body(&rawdoc! { "ok": 1.0 }).finish()).await;
-                }
-            });
+            let node = Client { stream, buf: BytesMut::new() };
+            tokio::spawn(hold(node, tell.clone(), Arc::clone(&released)));
         }
     });
     (address, came, release)
+}
+
+async fn hold(mut node: Client, tell: mpsc::UnboundedSender<()>, released: Arc<Notify>) {
+    while let Some(request) = node.message().await {
+        let id = request.header.request_id;
+        if OpMsg::parse(request).is_ok_and(|request| request.command().0 == "getMore") {
+            tell.send(()).unwrap();
+            released.notified().await;
+        }
+        node.send(&Builder::reply(1, id).body(&rawdoc! { "ok": 1.0 }).finish()).await;
+    }
 }
 
 #[tokio::test]
