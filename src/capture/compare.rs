@@ -1,7 +1,8 @@
 //! States become records: what the index knew, what was there before, what is there after.
 //!
 //! Promises: per entity the records made here continue its chain: `before` is what the log last said, seq goes up by one.
-//! A state that the log does not know is first written down as *observed*. Equal states make no record.
+//! A state that the log does not know is first written down as *observed*. Equal states make no record, unless the
+//! store's reply says that something was changed in between: then an *observed* record of the same state tells of it.
 
 use bson::RawBson;
 use bson::raw::RawDocument;
@@ -45,12 +46,14 @@ pub(crate) struct Step<'a> {
     /// The word for a change that neither makes nor deletes the entity.
     pub op: Op,
     pub stmt_id: i32,
+    /// The store may have changed it and somebody else back: it has a record even if both images are what the log last said.
+    pub hidden: bool,
 }
 
 impl<'a> Step<'a> {
     pub(crate) fn observed(target: &'a Target, now: Option<Image>) -> Self {
         let Target { ns, key, id } = target;
-        Self { ns, key, id, before: now.clone(), after: now, op: Op::Observed, stmt_id: 0 }
+        Self { ns, key, id, before: now.clone(), after: now, op: Op::Observed, stmt_id: 0, hidden: false }
     }
 }
 
@@ -79,7 +82,8 @@ impl Capture {
             before = known.as_ref().filter(|e| e.alive).map(|e| self.logged_image(e)).transpose()?.flatten();
             before_sha = known_sha;
         }
-        if known_sha == before_sha && before_sha == after_sha {
+        let hidden = step.hidden && known_sha == before_sha && before_sha == after_sha;
+        if known_sha == before_sha && before_sha == after_sha && !hidden {
             return Ok(());
         }
         let (epoch, Seq(next)) = Entry::next(known.as_ref(), self.epochs.current());
@@ -102,6 +106,15 @@ impl Capture {
                 _ => step.op,
             };
             drafts.push(Self::change(step, cause, op, (epoch, seq), (before, before_sha, step.after.clone())));
+        } else if hidden {
+            seq += 1;
+            drafts.push(Self::change(
+                step,
+                cause,
+                Op::Observed,
+                (epoch, seq),
+                (before, before_sha, step.after.clone()),
+            ));
         } else if known_sha == before_sha {
             metrics::UNCHANGED.inc();
         }

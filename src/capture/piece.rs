@@ -173,6 +173,9 @@ impl Capture {
             (None, _) => return Ok(()),
         };
         let mut extra: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let differs = |at: &(_, _)| before.get(at).map(Image::sha) != after.get(at).map(Image::sha);
+        // Somebody who writes past us came in between: what was done came to nothing, and stands in the log all the same.
+        let hidden = done(seen.reply.body()) > extra.iter().filter(|at| differs(at)).count();
         for aim in &piece.aims {
             let Target { ns, key, id } = &aim.target;
             let at = (ns.clone(), key.clone());
@@ -182,7 +185,7 @@ impl Capture {
             if piece.style == Style::Inserts && after.is_none() {
                 continue;
             }
-            let step = Step { ns, key, id, before, after, op: aim.op, stmt_id: aim.stmt_id };
+            let step = Step { ns, key, id, before, after, op: aim.op, stmt_id: aim.stmt_id, hidden };
             self.compare(&step, &cx.cause, drafts)?;
         }
         // Under a collation the store may have taken another `_id` for an equal one.
@@ -190,7 +193,7 @@ impl Capture {
         for at in extra {
             let (before, after) = (before.get(at).cloned(), after.get(at).cloned());
             let (ns, key, id) = (&at.0, &at.1, &bson::RawBson::Null);
-            self.compare(&Step { ns, key, id, before, after, op, stmt_id }, &cx.cause, drafts)?;
+            self.compare(&Step { ns, key, id, before, after, op, stmt_id, hidden: false }, &cx.cause, drafts)?;
         }
         Ok(())
     }
@@ -341,6 +344,26 @@ fn proven(reply: &OpMsg, style: Style, targets: usize, found: usize) -> Option<A
     let all = all || mutated(Mutant::TrustCount);
     let clean = is_ok(body) && error_count(body) == 0 && body.get("retriedStmtIds").ok().flatten().is_none();
     (style == Style::Deletes && clean && all).then_some(After::Gone)
+}
+
+/// How many entities the reply says were changed now; 0 where it cannot tell that from a retry or a match.
+fn done(reply: &RawDocument) -> usize {
+    let retried = ["retriedStmtIds", "retriedStmtId"].iter().any(|f| reply.get(f).ok().flatten().is_some());
+    if !is_ok(reply) || retried {
+        return 0;
+    }
+    let listed = || reply.get_array("upserted").map_or(0, |list| list.into_iter().count());
+    let told = if let Ok(modified) = reply.get_document("lastErrorObject") {
+        let new = modified.get("upserted").ok().flatten().is_some();
+        if new || modified.get("updatedExisting").ok().flatten().is_none() { count(modified, "n") } else { 0 }
+    } else if reply.get_document("cursor").is_ok() {
+        ["nInserted", "nModified", "nUpserted", "nDeleted"].iter().map(|field| count(reply, field)).sum()
+    } else if reply.get("nModified").ok().flatten().is_some() {
+        return listed() + usize::try_from(count(reply, "nModified")).unwrap_or(0);
+    } else {
+        count(reply, "n")
+    };
+    usize::try_from(told).unwrap_or(0)
 }
 
 /// Which inserts of a piece did not happen.

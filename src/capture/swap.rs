@@ -233,7 +233,11 @@ impl Capture {
             Images::Now(now) => (now.clone(), now.clone(), Op::Observed),
         };
         let mut drafts = Vec::new();
-        self.compare(&Step { ns, key, id, before, after, op, stmt_id: aim.stmt_id }, &cx.cause, &mut drafts)?;
+        self.compare(
+            &Step { ns, key, id, before, after, op, stmt_id: aim.stmt_id, hidden: false },
+            &cx.cause,
+            &mut drafts,
+        )?;
         let ticket = self.enqueue(drafts);
         drop(hold);
         let durable = ticket.wait().await.map_err(CaptureError::from)?;

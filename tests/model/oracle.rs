@@ -150,8 +150,8 @@ impl Way<'_> {
     }
 
     fn may_be_silent(&self, at: usize, mut range: std::ops::Range<usize>) -> bool {
-        if let Some((from, to)) = self.clean[at] {
-            range.any(|other| self.clean[other].is_none() && (from..=to).contains(&self.history[other].at_ms))
+        if self.clean[at].is_some() {
+            false
         } else {
             // A write whose first try outlived its sidecar is seen with another of its kind, or with a healthy one that it came
             // in between, as their sum, which may be nothing, though it is acknowledged to a second try.

@@ -85,7 +85,7 @@ impl Capture {
         let mut compared = Ok(0);
         for key in &suspects.gone {
             let (ns, id, op) = (&range.ns, &RawBson::Null, Op::Observed);
-            let step = Step { ns, key, id, before: None, after: None, op, stmt_id: 0 };
+            let step = Step { ns, key, id, before: None, after: None, op, stmt_id: 0, hidden: false };
             compared = self.compare_looked(&step, &range.cause, &mut drafts).map(|()| drafts.len() as u64);
             if compared.is_err() {
                 break;
