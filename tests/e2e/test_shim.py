@@ -4,6 +4,7 @@ well, what it is told is what was done to it, and every oracle holds afterwards.
 TIDELOG_SEED replays a run; TIDELOG_SHIM=all runs every case instead of two fifths (a fifth on a standalone).
 """
 
+import json
 import os
 import queue
 import random
@@ -11,8 +12,8 @@ import threading
 
 import pytest
 from dump import dump
-from judge import settle
-from pymongo import MongoClient, monitoring
+from judge import compare, settle
+from pymongo import DeleteOne, MongoClient, monitoring
 from pymongo.errors import PyMongoError
 from shapes import Client, load
 from shim import CUTS, WRITES, Chance, Rule
@@ -191,6 +192,37 @@ def attempt(function, *arguments) -> None:
 
 def differs(world: World) -> bool:
     return fold_lines(world.sidecar.log_records()).documents() != dump(world.store.client())
+
+
+def test_a_change_that_another_hides_has_its_record(world):
+    """Between the sidecar's *before* and the client's write somebody writes past it, so that *after* is as *before*: the
+    acknowledged write stands in the log all the same."""
+    uri, past = f"mongodb://{world.sidecar.listen}/", world.store.client()["hidden"]["c"]
+    with world.sidecar.client() as client:
+        client["hidden"]["c"].insert_many([{"_id": n, "v": n} for n in range(4)])
+    cases = [
+        ("delete", lambda c: c.delete_one({"_id": 9}), lambda: past.insert_one({"_id": 9}), [(9, None)]),
+        ("deletes", lambda c: c.bulk_write([DeleteOne({"_id": n}) for n in (0, 8)]), lambda: past.insert_one({"_id": 8}), [(0, None), (8, None)]),
+        ("update", lambda c: c.update_one({"_id": 1}, {"$set": {"v": 1}}), lambda: past.update_one({"_id": 1}, {"$set": {"v": 0}}), [(1, 1)]),
+        ("many", lambda c: c.update_many({"_id": {"$in": [2, 3]}}, {"$set": {"v": 3}}), lambda: past.update_one({"_id": 3}, {"$set": {"v": 0}}), [(2, 3), (3, 3)]),
+    ]
+    for name, write, between, _ in cases:
+        app = f"hidden-{name}"
+        rule = world.shim.arm(Rule("freeze", WRITES, app=app))
+        with MongoClient(uri, appname=app) as client:
+            writer = threading.Thread(target=write, args=(client["hidden"]["c"],))
+            writer.start()
+            eventually(lambda: rule.fired, 10, "the write is frozen")  # noqa: B023
+            between()
+            world.shim.thaw()
+            writer.join(20)
+            assert not writer.is_alive()
+    records = world.sidecar.log_records()
+    for name, _, _, expected in cases:
+        changes = [json.loads(r) for r in records if f'"hidden-{name}"' in r]
+        held = {int(c["id"]["$numberInt"]): c["after"] and int(c["after"]["v"]["$numberInt"]) for c in changes}
+        assert held == dict(expected), (name, changes)
+    compare("the log", fold_lines(records), dump(world.store.client()))
 
 
 def test_frozen_then_cut(world):
