@@ -211,8 +211,9 @@ impl Capture {
         self.epochs.known().await;
         let (mut numbers, mut drafts) = (Vec::new(), Vec::new());
         let mut numbered = Ok(());
+        let again = state.phase != Phase::Open;
         for (n, change) in state.last.iter().flat_map(Spill::changes).enumerate() {
-            numbered = self.number(change.map_err(spilled), &mut numbers, &mut drafts).await;
+            numbered = self.number(change.map_err(spilled), again, &mut numbers, &mut drafts).await;
             if numbered.is_err() {
                 break;
             }
@@ -232,6 +233,7 @@ impl Capture {
     async fn number(
         &self,
         change: Result<Change, CaptureError>,
+        again: bool,
         numbers: &mut Vec<(Epoch, Seq)>,
         drafts: &mut Vec<Draft>,
     ) -> Result<(), CaptureError> {
@@ -245,8 +247,10 @@ impl Capture {
             let cause = Cause { origin, found: Found::Touch, ..Cause::default() };
             let mut seen = self.look_at(std::slice::from_ref(&target)).await?;
             let now = seen.remove(&(target.ns.clone(), target.key.clone()));
-            // A commit that is sent again may have been carried out: then the transaction proved what was before.
-            let done = now.as_ref().map(Image::sha) == after.as_ref().map(Image::sha);
+            // A commit that is sent again may have been carried out: then the transaction proved what was before. Not where the
+            // log knows that image already: somebody else made one just like it, after the transaction's snapshot.
+            let after_sha = after.as_ref().map(Image::sha);
+            let done = again && now.as_ref().map(Image::sha) == after_sha && known_sha != after_sha;
             self.compare(&Step::observed(&target, if done { before } else { now }), &cause, drafts)?;
             known = self.index.get(&target.ns, &target.key).map_err(index)?;
         }
