@@ -272,7 +272,7 @@ impl Capture {
         let seen = self.privileged_images(std::slice::from_ref(target)).await?.unwrap_or_default();
         let Target { ns, key, id } = target;
         let after = seen.get(&(ns.clone(), key.clone())).cloned();
-        self.compare(&Step { ns, key, id, before: None, after, op, stmt_id, hidden: false }, &cx.cause, drafts)
+        self.compare(&Step { ns, key, id, before: None, after, op, stmt_id, hidden: true }, &cx.cause, drafts)
     }
 
     /// Appends control records and waits until they are durable and in the index.
