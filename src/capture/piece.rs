@@ -347,7 +347,7 @@ fn proven(reply: &OpMsg, style: Style, targets: usize, found: usize) -> Option<A
 }
 
 /// How many entities the reply says were changed now; 0 where it cannot tell that from a retry or a match.
-fn done(reply: &RawDocument) -> usize {
+pub(crate) fn done(reply: &RawDocument) -> usize {
     let retried = ["retriedStmtIds", "retriedStmtId"].iter().any(|f| reply.get(f).ok().flatten().is_some());
     if !is_ok(reply) || retried {
         return 0;

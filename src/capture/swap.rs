@@ -24,7 +24,7 @@ use super::command::{Action, Command, Modify, Statement, Verb, number};
 use super::compare::Step;
 use super::error::{CaptureError, ShapeError};
 use super::observe::{Seen, Target, Via, encode, take};
-use super::piece::{Aim, Cx, PieceError, with_number};
+use super::piece::{Aim, Cx, PieceError, done, with_number};
 use super::write::{Came, has_empty_timestamp, original, shape};
 use super::{Capture, unchanged};
 use crate::changelog::Durable;
@@ -233,11 +233,9 @@ impl Capture {
             Images::Now(now) => (now.clone(), now.clone(), Op::Observed),
         };
         let mut drafts = Vec::new();
-        self.compare(
-            &Step { ns, key, id, before, after, op, stmt_id: aim.stmt_id, hidden: false },
-            &cx.cause,
-            &mut drafts,
-        )?;
+        let hidden = done(swapped.reply.body()) > 0;
+        let step = Step { ns, key, id, before, after, op, stmt_id: aim.stmt_id, hidden };
+        self.compare(&step, &cx.cause, &mut drafts)?;
         let ticket = self.enqueue(drafts);
         drop(hold);
         let durable = ticket.wait().await.map_err(CaptureError::from)?;
