@@ -46,7 +46,7 @@ pub(crate) struct Step<'a> {
     /// The word for a change that neither makes nor deletes the entity.
     pub op: Op,
     pub stmt_id: i32,
-    /// The store may have changed it and somebody else back: it has a record even if both images are what the log last said.
+    /// The store may have changed it and somebody else back: it has a record of its own even if both images are the same.
     pub hidden: bool,
 }
 
@@ -82,7 +82,7 @@ impl Capture {
             before = known.as_ref().filter(|e| e.alive).map(|e| self.logged_image(e)).transpose()?.flatten();
             before_sha = known_sha;
         }
-        let hidden = step.hidden && known_sha == before_sha && before_sha == after_sha;
+        let hidden = step.hidden && before_sha == after_sha;
         if known_sha == before_sha && before_sha == after_sha && !hidden {
             return Ok(());
         }
