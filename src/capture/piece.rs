@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::command::build;
 use super::command::merge::{count, error_count, is_ok};
-use super::command::{Command, number};
+use super::command::{Command, Verb, number};
 use super::compare::{Cause, Step};
 use super::error::CaptureError;
 use super::observe::{ReadError, Reader, Seen, Target, Via, encode, refusal, take};
@@ -173,7 +173,11 @@ impl Capture {
             (None, _) => return Ok(()),
         };
         let mut extra: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        let differs = |at: &(_, _)| before.get(at).map(Image::sha) != after.get(at).map(Image::sha);
+        let deletes = piece.style == Style::Deletes || cx.command.verb == Verb::Delete;
+        let differs = |at: &(_, _)| {
+            let (before, after) = (before.get(at).map(Image::sha), after.get(at).map(Image::sha));
+            before != after && !(deletes && after.is_some())
+        };
         // Somebody who writes past us came in between: what was done came to nothing, and stands in the log all the same.
         let hidden = done(seen.reply.body()) > extra.iter().filter(|at| differs(at)).count();
         for aim in &piece.aims {
