@@ -247,10 +247,9 @@ impl Capture {
             let cause = Cause { origin, found: Found::Touch, ..Cause::default() };
             let mut seen = self.look_at(std::slice::from_ref(&target)).await?;
             let now = seen.remove(&(target.ns.clone(), target.key.clone()));
-            // A commit that is sent again may have been carried out: then the transaction proved what was before. Not where the
-            // log knows that image already: somebody else made one just like it, after the transaction's snapshot.
-            let after_sha = after.as_ref().map(Image::sha);
-            let done = again && now.as_ref().map(Image::sha) == after_sha && known_sha != after_sha;
+            // A commit that is sent again may have been carried out: then the transaction proved what was before. At the first try
+            // somebody else made what is there, though it may be just like what the transaction made.
+            let done = again && now.as_ref().map(Image::sha) == after.as_ref().map(Image::sha);
             self.compare(&Step::observed(&target, if done { before } else { now }), &cause, drafts)?;
             known = self.index.get(&target.ns, &target.key).map_err(index)?;
         }
