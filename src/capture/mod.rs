@@ -35,6 +35,7 @@ pub mod range;
 mod recover;
 mod resolve;
 mod swap;
+mod told;
 mod txn;
 mod verify;
 mod write;

@@ -15,6 +15,7 @@ use super::command::{Command, Verb, number};
 use super::compare::{Cause, Step};
 use super::error::CaptureError;
 use super::observe::{ReadError, Reader, Seen, Target, Via, encode, refusal, take};
+use super::told::Told;
 use super::{Capture, Session, unchanged};
 use crate::changelog::Durable;
 use crate::entity::{EntityGuard, NsGuard};
@@ -179,7 +180,8 @@ impl Capture {
             before != after && !(deletes && after.is_some())
         };
         // Somebody who writes past us came in between: what was done came to nothing, and stands in the log all the same.
-        let hidden = done(seen.reply.body()) > extra.iter().filter(|at| differs(at)).count();
+        let told = Told::by(seen.reply.body());
+        let hidden = told.changed > extra.iter().filter(|at| differs(at)).count() || told.met > extra.len();
         for aim in &piece.aims {
             let Target { ns, key, id } = &aim.target;
             let at = (ns.clone(), key.clone());
@@ -348,26 +350,6 @@ fn proven(reply: &OpMsg, style: Style, targets: usize, found: usize) -> Option<A
     let all = all || mutated(Mutant::TrustCount);
     let clean = is_ok(body) && error_count(body) == 0 && body.get("retriedStmtIds").ok().flatten().is_none();
     (style == Style::Deletes && clean && all).then_some(After::Gone)
-}
-
-/// How many entities the reply says were changed now; 0 where it cannot tell that from a retry or a match.
-pub(crate) fn done(reply: &RawDocument) -> usize {
-    let retried = ["retriedStmtIds", "retriedStmtId"].iter().any(|f| reply.get(f).ok().flatten().is_some());
-    if !is_ok(reply) || retried {
-        return 0;
-    }
-    let listed = || reply.get_array("upserted").map_or(0, |list| list.into_iter().count());
-    let told = if let Ok(modified) = reply.get_document("lastErrorObject") {
-        let new = modified.get("upserted").ok().flatten().is_some();
-        if new || modified.get("updatedExisting").ok().flatten().is_none() { count(modified, "n") } else { 0 }
-    } else if reply.get_document("cursor").is_ok() {
-        ["nInserted", "nModified", "nUpserted", "nDeleted"].iter().map(|field| count(reply, field)).sum()
-    } else if reply.get("nModified").ok().flatten().is_some() {
-        return listed() + usize::try_from(count(reply, "nModified")).unwrap_or(0);
-    } else {
-        count(reply, "n")
-    };
-    usize::try_from(told).unwrap_or(0)
 }
 
 /// Which inserts of a piece did not happen.

@@ -24,7 +24,8 @@ use super::command::{Action, Command, Modify, Statement, Verb, number};
 use super::compare::Step;
 use super::error::{CaptureError, ShapeError};
 use super::observe::{Seen, Target, Via, encode, take};
-use super::piece::{Aim, Cx, PieceError, done, with_number};
+use super::piece::{Aim, Cx, PieceError, with_number};
+use super::told::Told;
 use super::write::{Came, has_empty_timestamp, original, shape};
 use super::{Capture, unchanged};
 use crate::changelog::Durable;
@@ -233,7 +234,8 @@ impl Capture {
             Images::Now(now) => (now.clone(), now.clone(), Op::Observed),
         };
         let mut drafts = Vec::new();
-        let hidden = done(swapped.reply.body()) > 0;
+        let told = Told::by(swapped.reply.body());
+        let hidden = told.changed > 0 || (told.met > 0 && before.is_none() && after.is_none());
         let step = Step { ns, key, id, before, after, op, stmt_id: aim.stmt_id, hidden };
         self.compare(&step, &cx.cause, &mut drafts)?;
         let ticket = self.enqueue(drafts);
