@@ -9,13 +9,13 @@
 //! 5  app  cli
 //! 4  proxy  export  audit  admin
 //! 3  capture  sink
-//! 2  store  changelog  entity
+//! 2  store  changelog  entity  format  enrich
 //! 1  wire  disk  config  clock
 //! 0  types  metrics  mutants
 //! ```
 //!
 //! Follow a write by file names:
-//! `proxy/session → capture/write → entity/guard → store/upstream → changelog/commit → export/worker → sink/folder`.
+//! `proxy/session → capture/write → entity/guard → store/upstream → changelog/commit → export/worker → enrich → format → sink`.
 //!
 //! # Words
 //!
@@ -34,8 +34,10 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod disk;
+pub mod enrich;
 pub mod entity;
 pub mod export;
+pub mod format;
 pub mod metrics;
 pub mod mutants;
 pub mod proxy;

@@ -4,7 +4,7 @@
 
 use bson::{Bson, Document};
 use libfuzzer_sys::fuzz_target;
-use tidelog::export::ejson::{self, Fidelity};
+use tidelog::format::ejson::{self, Fidelity};
 
 fuzz_target!(|data: &[u8]| {
     let mut text = Vec::new();

@@ -25,7 +25,7 @@ pub use reconcile::{DifferenceRow, ReconcileAsk, ReconcileBegun, ReconcileRefuse
 pub use routes::{AdminError, serve};
 pub use status::{
     CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason,
-    SnapshotStatus, Status, WindowRow,
+    SinkRow, SnapshotStatus, Status, WindowRow,
 };
 
 use std::fmt;

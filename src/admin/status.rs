@@ -37,7 +37,7 @@ pub struct Status {
     pub node: NodeStatus,
     /// The changelog.
     pub log: LogStatus,
-    /// The sink.
+    /// The windows, and the sinks that get them.
     pub export: ExportStatus,
     /// The first read of namespaces.
     pub snapshot: SnapshotStatus,
@@ -144,21 +144,50 @@ pub struct LogStatus {
     pub poisoned: bool,
 }
 
-/// The sink.
+/// The windows, and the sinks that get them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ExportStatus {
-    /// Its folder.
+    /// The folder of the sink `folder`; empty: there is none.
     pub dir: String,
     /// The last closed window; 0: none yet.
     pub closed_window: u64,
-    /// The last window that is durable at the sink; 0: none yet.
+    /// The last window that is durable at every sink; 0: none yet.
     pub exported_window: u64,
-    /// The sink's durable position in the log.
+    /// The durable position in the log of the sink that is farthest behind.
     pub checkpoint_lsn: u64,
-    /// Durable records that the sink does not have yet.
+    /// Durable records that the sink which is farthest behind does not have yet.
     pub lag_records: u64,
     /// Age of the oldest of them.
     pub lag_ms: u64,
+    /// Why no window can be closed, or why the last delivery of a sink failed; empty: it did not.
+    pub error: String,
+    /// Each sink.
+    #[serde(default)]
+    pub sinks: Vec<SinkRow>,
+}
+
+/// A sink.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct SinkRow {
+    /// Its name.
+    pub name: String,
+    /// `folder`, `object`, `kafka`, `delta` or `webhook`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where it is.
+    pub place: String,
+    /// `delivering`; `failing`: it tries again; `stopped`: a person has to change something, it looks again now and then.
+    pub state: String,
+    /// The last window that is durable there; 0: none yet.
+    pub exported_window: u64,
+    /// Its durable position in the log.
+    pub checkpoint_lsn: u64,
+    /// Durable records that it does not have yet.
+    pub lag_records: u64,
+    /// Age of the oldest of them.
+    pub lag_ms: u64,
+    /// Failures since the last success.
+    pub failures: u32,
     /// Why the last delivery failed; empty: it did not.
     pub error: String,
 }

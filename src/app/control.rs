@@ -3,11 +3,12 @@
 use super::cut::cut;
 use super::parts::Running;
 use crate::admin::{
-    Control, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, SnapshotStatus, Status,
-    WindowRow,
+    Control, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, SinkRow, SnapshotStatus,
+    Status, WindowRow,
 };
 use crate::audit::node::NodeFacts;
 use crate::changelog::LogError;
+use crate::export::SinkStatus;
 use crate::export::ledger::Window;
 use crate::metrics;
 use std::sync::Arc;
@@ -137,15 +138,18 @@ impl Running {
 
     fn export_status(&self) -> ExportStatus {
         let status = self.exporter.status();
-        let sink = status.sinks.first();
+        let sinks: Vec<_> = status.sinks.into_iter().map(sink_row).collect();
+        let behind = sinks.iter().min_by_key(|sink| sink.checkpoint_lsn);
+        let failing = sinks.iter().find(|sink| !sink.error.is_empty());
         ExportStatus {
             dir: self.config.export.dir.display().to_string(),
             closed_window: status.closed.0,
-            exported_window: sink.map_or(0, |s| s.delivered.0),
-            checkpoint_lsn: sink.map_or(0, |s| s.checkpoint.0),
-            lag_records: sink.map_or(0, |s| s.lag_records),
-            lag_ms: sink.map_or(0, |s| s.lag_ms),
-            error: sink.map_or_else(String::new, |s| s.error.clone()),
+            exported_window: sinks.iter().map(|sink| sink.exported_window).min().unwrap_or(0),
+            checkpoint_lsn: behind.map_or(0, |sink| sink.checkpoint_lsn),
+            lag_records: behind.map_or(0, |sink| sink.lag_records),
+            lag_ms: behind.map_or(0, |sink| sink.lag_ms),
+            error: failing.map_or(status.cut_error, |sink| sink.error.clone()),
+            sinks,
         }
     }
 
@@ -204,5 +208,25 @@ impl Running {
         };
         let windows = self.exporter.windows(WINDOWS).map_err(|error| error.to_string())?;
         Ok(windows.into_iter().map(row).collect())
+    }
+}
+
+fn sink_row(sink: SinkStatus) -> SinkRow {
+    let state = match (sink.stopped, sink.error.is_empty()) {
+        (true, _) => "stopped",
+        (false, false) => "failing",
+        (false, true) => "delivering",
+    };
+    SinkRow {
+        name: sink.name.to_owned(),
+        kind: sink.kind.to_owned(),
+        place: sink.place,
+        state: state.to_owned(),
+        exported_window: sink.delivered.0,
+        checkpoint_lsn: sink.checkpoint.0,
+        lag_records: sink.lag_records,
+        lag_ms: sink.lag_ms,
+        failures: sink.failures,
+        error: sink.error,
     }
 }

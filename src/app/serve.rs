@@ -11,8 +11,8 @@ use crate::admin;
 use crate::audit::node::{Settings, Watch};
 use crate::capture::{Capture, Parts, TransactionLimits};
 use crate::changelog::Horizon;
-use crate::config::{Config, Transactions};
-use crate::export::{ExportOptions, Exporter, ExporterHandle, Limits};
+use crate::config::{Config, SinkConfig, Transactions};
+use crate::export::{ExportOptions, Exporter, ExporterHandle, Limits, SinkOptions};
 use crate::metrics;
 use crate::proxy::{Proxy, ProxyOptions};
 use crate::store::{Login, Privileged};
@@ -77,6 +77,7 @@ async fn start_exporter(
 ) -> Result<Arc<ExporterHandle>, AppError> {
     let windows = &config.windows;
     let mut options = ExportOptions::folder(config.log.data.clone(), config.export.dir.clone());
+    options.sinks = sinks(config);
     options.horizon = Arc::clone(horizon);
     options.limits = Limits {
         max_bytes: windows.max_bytes,
@@ -88,6 +89,18 @@ async fn start_exporter(
     let storage = storage.clone();
     let (log, disk, clock) = (storage.log, storage.disk, storage.clock);
     blocking(move || Ok(Arc::new(Exporter::spawn(options, log, disk, clock)?))).await
+}
+
+/// The folder of `export.dir`, if there is one, and those of `[sinks.NAME]`.
+fn sinks(config: &Config) -> Vec<SinkOptions> {
+    let dir = config.export.dir.clone();
+    let folder = (!dir.as_os_str().is_empty()).then(|| ("folder", SinkConfig { dir, ..SinkConfig::default() }));
+    let more = config.sinks.iter().map(|(name, sink)| (name.as_str(), sink.clone()));
+    folder
+        .into_iter()
+        .chain(more)
+        .map(|(name, config)| SinkOptions { name: metrics::sink_name(name), config })
+        .collect()
 }
 
 async fn start_admin(running: &Arc<Running>, last: &CancellationToken) -> Result<JoinHandle<()>, AppError> {

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::config::DataDir;
 use crate::disk::OsDisk;
 use crate::entity::key_of;
-use crate::export::jsonl::{Bson, Lines};
+use crate::format::jsonl::{Bson, Lines};
 use crate::types::{Body, Control, EntityKey, Lsn, Namespace, Record};
 use clap::Args;
 use std::io::{ErrorKind, Write};
@@ -73,7 +73,7 @@ pub(super) fn log(args: &LogArgs, out: &mut dyn Write) -> Result<(), CliError> {
         }
         if filter.takes(&record) {
             text.clear();
-            lines.append(&mut text, &record);
+            lines.line(&mut text, &record);
             out.write_all(&text)?;
         }
     }

@@ -3,7 +3,9 @@
 use super::CliError;
 use super::admin_client::{ask, quoted};
 use super::text::{Align, bytes, count, plain, span, table, things};
-use crate::admin::{CutAnswer, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, SnapshotStatus, Status};
+use crate::admin::{
+    CutAnswer, ExportStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, SinkRow, SnapshotStatus, Status,
+};
 use crate::config::Address;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -82,10 +84,27 @@ fn print_export(export: &ExportStatus, out: &mut dyn Write) -> io::Result<()> {
         n => format!("{} behind, the oldest {}", things(n, "record"), span(export.lag_ms)),
     };
     let (at, of) = (count(export.exported_window), count(export.closed_window));
-    writeln!(out, "export        window {at} of {of} at the sink, {behind}")?;
-    writeln!(out, "              {}", export.dir)?;
-    if !export.error.is_empty() {
+    let everywhere = if export.sinks.len() > 1 { "at every sink" } else { "at the sink" };
+    writeln!(out, "export        window {at} of {of} {everywhere}, {behind}")?;
+    for sink in &export.sinks {
+        print_sink(sink, out)?;
+    }
+    if export.sinks.iter().all(|sink| sink.error.is_empty()) && !export.error.is_empty() {
         writeln!(out, "  ! {}", plain(&export.error))?;
+    }
+    Ok(())
+}
+
+fn print_sink(sink: &SinkRow, out: &mut dyn Write) -> io::Result<()> {
+    let (window, place) = (count(sink.exported_window), plain(&sink.place));
+    let behind = match sink.lag_records {
+        0 => String::new(),
+        n => format!(", {} behind, the oldest {}", things(n, "record"), span(sink.lag_ms)),
+    };
+    writeln!(out, "              {} ({}) {}: window {window}{behind}, {place}", sink.name, sink.kind, sink.state)?;
+    if !sink.error.is_empty() {
+        let times = things(u64::from(sink.failures), "failure");
+        writeln!(out, "  ! {}: {}: {}", sink.name, times, plain(&sink.error))?;
     }
     Ok(())
 }

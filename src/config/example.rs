@@ -1,5 +1,6 @@
 //! The table as files: the commented example and the reference page. A test compares both with what lies in `deploy/`.
 
+use super::sink_table::{self, SINK_SETTINGS, SinkSetting};
 use super::{Config, Kind, SETTINGS};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -44,6 +45,13 @@ pub fn example_file() -> String {
         say(&mut out, format_args!("{help}{range}{name} = {}\n", default_of(setting.path, &defaults)));
     }
     out.push_str(&tables);
+    out.push_str(
+        "\n# More places that get windows, each under a name of its own. The reference page has all their settings.\n",
+    );
+    out.push_str("# [sinks.lake]\n");
+    for setting in SINK_SETTINGS {
+        say(&mut out, format_args!("# {} = {}\n", setting.name, sink_table::default_of(setting.name)));
+    }
     out
 }
 
@@ -99,6 +107,14 @@ pub fn reference_page() -> String {
                 setting.help
             ),
         );
+    }
+    out.push_str(
+        "\n## Sinks\n\n`export.dir` is the sink `folder`. More sinks stand in the file as `[sinks.NAME]`; each has its own checkpoint, \
+         form, namespaces and pace,\nand one that fails holds up no other.\n\n| setting | types | takes | default | what it does |\n|---|---|---|---|---|\n",
+    );
+    for SinkSetting { name, of, takes, help } in SINK_SETTINGS {
+        let default = sink_table::default_of(name);
+        say(&mut out, format_args!("| `{name}` | {of} | {takes} | `{default}` | {help} |\n"));
     }
     out
 }

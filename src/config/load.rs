@@ -1,6 +1,6 @@
 //! Reads the file, lays the flags over it, and says everything that is wrong with the result.
 
-use super::{Address, Config, Kind, SETTINGS};
+use super::{Address, Config, Kind, MAX_SINKS, SETTINGS, sinks};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -68,10 +68,11 @@ pub fn load(file: Option<&Path>, overrides: &[Override]) -> Result<Config, Confi
     let source = Source { name: file.map(|p| p.display().to_string()), text: &text, overrides };
     let parsed: Config = toml::from_str(&text).map_err(|e| ConfigError::Wrong(vec![source.of_toml(&e)]))?;
     let config = lay_over(parsed, overrides)?;
-    let problems: Vec<_> = check(&config)
+    let mut problems: Vec<_> = check(&config)
         .into_iter()
         .map(|(setting, message)| Problem { place: source.place(setting), setting: setting.into(), message })
         .collect();
+    problems.extend(check_sinks(&config, &source));
     if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
 }
 
@@ -106,11 +107,19 @@ impl Source<'_> {
         }
     }
 
+    /// Where a setting stands in the file, or else the table that it would stand in.
     fn span(&self, setting: &str) -> Option<usize> {
-        let (section, name) = setting.split_once('.')?;
         let whole = toml::de::DeTable::parse(self.text).ok()?.into_inner();
-        let section = whole.get(section)?.get_ref().as_table()?;
-        section.get(name).map(|value| value.span().start)
+        let mut names = setting.split('.');
+        let mut value = whole.get(names.next()?)?;
+        for name in names {
+            match value.get_ref().as_table().and_then(|table| table.get(name)) {
+                Some(inner) => value = inner,
+                None if setting.starts_with("sinks.") => break,
+                None => return None,
+            }
+        }
+        Some(value.span().start)
     }
 }
 
@@ -175,6 +184,28 @@ fn check(config: &Config) -> Vec<(&'static str, String)> {
     bad
 }
 
+fn check_sinks(config: &Config, source: &Source<'_>) -> Vec<Problem> {
+    let mut bad = Vec::new();
+    for (name, sink) in &config.sinks {
+        let of = format!("sinks.{name}");
+        for (setting, message) in sinks::check(name, sink) {
+            let setting = if setting.is_empty() { of.clone() } else { format!("{of}.{setting}") };
+            bad.push(Problem { place: source.place(&setting), setting, message });
+        }
+        if sink.dir == config.log.data || sink.dir == config.export.dir && !sink.dir.as_os_str().is_empty() {
+            let (setting, found) = (format!("{of}.dir"), sink.dir.display());
+            let message = format!("found {found}, which is `log.data` or `export.dir`; expected a folder of its own");
+            bad.push(Problem { place: source.place(&setting), setting, message });
+        }
+    }
+    let more = config.sinks.len();
+    if more > MAX_SINKS {
+        let message = format!("found {more}, expected at most {MAX_SINKS}");
+        bad.push(Problem { place: source.place("sinks"), setting: "sinks".into(), message });
+    }
+    bad
+}
+
 fn check_proxy(config: &Config) -> Vec<(&'static str, String)> {
     let (proxy, mut bad) = (&config.proxy, Vec::new());
     if proxy.listen == proxy.upstream {
@@ -231,6 +262,9 @@ fn check_rest(config: &Config) -> Vec<(&'static str, String)> {
     }
     if config.export.dir == config.log.data {
         bad.push(("export.dir", "found the folder of `log.data`, expected another one".into()));
+    }
+    if config.export.dir.as_os_str().is_empty() && config.sinks.is_empty() {
+        bad.push(("export.dir", "found \"\" and no `[sinks.NAME]`: windows would go nowhere".into()));
     }
     let (inflight, message) = (config.limits.inflight_bytes, u64::from(config.limits.message_bytes));
     if inflight < 2 * message {

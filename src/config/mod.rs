@@ -19,7 +19,10 @@ mod data_dir;
 mod example;
 mod keep;
 mod load;
+mod pattern;
 mod secret;
+mod sink_table;
+mod sinks;
 mod table;
 
 pub use address::Address;
@@ -27,7 +30,9 @@ pub use data_dir::DataDir;
 pub use example::{example_file, reference_page};
 pub use keep::{FollowerConfig, ReconcileConfig, SnapshotConfig};
 pub use load::{ConfigError, Override, Problem, load};
+pub use pattern::NamespacePattern;
 pub use secret::{Secret, SecretError};
+pub use sinks::{Compression, Envelope, Format, MAX_SINKS, SinkConfig, SinkKind, Start};
 pub use table::{Kind, SETTINGS, Setting};
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +61,8 @@ pub struct Config {
     pub windows: WindowsConfig,
     /// Where windows go.
     pub export: ExportConfig,
+    /// More places, by name.
+    pub sinks: BTreeMap<String, SinkConfig>,
     /// Health, metrics, control.
     pub admin: AdminConfig,
     /// The bounds of what is held for clients.
@@ -188,7 +195,7 @@ pub struct WindowsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportConfig {
-    /// The folder that gets a folder per window.
+    /// The folder that gets a folder per window; empty: none.
     pub dir: PathBuf,
 }
 

@@ -85,7 +85,7 @@ pub const SETTINGS: &[Setting] = &[
     row("windows.max_age_ms", Number(100, 7 * DAY_MS), "", "A window closes when its first record is this old."),
     row("windows.idle_ms", Number(10, 7 * DAY_MS), "", "A window closes when nothing came for this long."),
     row("windows.settle_ms", Number(0, DAY_MS), "", "A record younger than this is in no window, so that no window holds a change that a crash of the store takes back. At least five times the store's journal interval (100 ms)."),
-    row("export.dir", Path, "--export", "The folder that gets one folder per closed window."),
+    row("export.dir", OptionalPath, "--export", "The folder that gets one folder per closed window: the sink `folder`. Empty: none, only those of `[sinks.NAME]`."),
     row("admin.listen", Address, "--admin", "Where health, metrics and control are served. There is no authentication."),
     row("admin.allow_remote", Flag, "", "Allows `admin.listen` to be an address that other machines reach."),
     row("limits.connections", Number(1, 1_000_000), "", "Client connections at the same time; each has one connection to the node. Past it, new ones are closed at once."),

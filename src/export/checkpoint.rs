@@ -1,7 +1,7 @@
 //! A sink's durable position: `DATA/checkpoints/<sink>`, one small JSON file, replaced as a whole.
 //!
 //! Promises: it names the last window that the sink proved durable and the SHA-256 of its manifest, which the next manifest
-//! takes up. It is written after the proof, never before; losing it costs a second delivery of windows, which changes nothing
+//! takes up; for a sink that begins later than the log, the window before its first. It is written after the proof, never before; losing it costs a second delivery of windows, which changes nothing
 //! at the sink.
 
 use crate::disk::Disk;
@@ -17,8 +17,8 @@ pub struct Checkpoint {
     pub window: WindowId,
     /// That window's last record.
     pub last: Lsn,
-    /// SHA-256 of that window's manifest.
-    pub manifest: Digest,
+    /// SHA-256 of that window's manifest; `None`: the sink begins after this window and has none.
+    pub manifest: Option<Digest>,
 }
 
 /// Why a checkpoint cannot be used.
@@ -60,7 +60,8 @@ struct Stored {
 
 impl Stored {
     fn new(log: LogId, at: &Checkpoint) -> Self {
-        let (log, manifest_sha256) = (log.to_string(), at.manifest.to_string());
+        let log = log.to_string();
+        let manifest_sha256 = at.manifest.map_or_else(String::new, |sha| sha.to_string());
         let mut this = Self { format: 1, log, window: at.window.0, last_lsn: at.last.0, manifest_sha256, crc32c: 0 };
         this.crc32c = this.crc();
         this
@@ -91,8 +92,12 @@ pub fn load(disk: &dyn Disk, dir: &Path, name: &str, log: LogId) -> Result<Optio
         return Err(CheckpointError::Foreign { path, found: stored.log, ours: log });
     }
     let mut sha = [0; 32];
-    hex::decode_to_slice(&stored.manifest_sha256, &mut sha).map_err(|e| damaged(e.to_string()))?;
-    Ok(Some(Checkpoint { window: WindowId(stored.window), last: Lsn(stored.last_lsn), manifest: Digest(sha) }))
+    let told = !stored.manifest_sha256.is_empty();
+    if told {
+        hex::decode_to_slice(&stored.manifest_sha256, &mut sha).map_err(|e| damaged(e.to_string()))?;
+    }
+    let manifest = told.then_some(Digest(sha));
+    Ok(Some(Checkpoint { window: WindowId(stored.window), last: Lsn(stored.last_lsn), manifest }))
 }
 
 /// Makes a checkpoint durable.
@@ -115,7 +120,7 @@ mod tests {
     fn reads_back_and_tells_damage_and_strangers() {
         let (disk, dir, log) = (FaultDisk::new(), Path::new("/data/checkpoints"), LogId([1; 16]));
         assert_eq!(load(&disk, dir, "folder", log).expect("none"), None);
-        let at = Checkpoint { window: WindowId(3), last: Lsn(40), manifest: Digest([9; 32]) };
+        let at = Checkpoint { window: WindowId(3), last: Lsn(40), manifest: Some(Digest([9; 32])) };
         store(&disk, dir, "folder", log, &at).expect("store");
         let after = disk.crash(0);
         assert_eq!(load(&after, dir, "folder", log).expect("load"), Some(at));

@@ -3,9 +3,9 @@
 use super::cutter::{Cutter, Limits, Mark, Settling};
 use super::error::ExportError;
 use super::handle::Shared;
-use super::jsonl::Bson;
 use super::ledger::{Cause, Ledger, Window};
 use crate::changelog::Reader;
+use crate::format::jsonl::Bson;
 use crate::metrics;
 use crate::types::{Lsn, WindowId};
 use std::collections::VecDeque;

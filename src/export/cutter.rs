@@ -13,10 +13,10 @@
 //! Ages are counted on a monotonic clock from the moment a record was first seen to be durable, not from its wall time: a
 //! machine's clock that steps must neither close a window early nor keep it open. After a restart everything settles anew.
 
-use super::jsonl::Bson;
 use super::ledger::{Cause, Clocks, Window};
 use crate::changelog::RecordHead;
 use crate::changelog::record::HeadBody;
+use crate::format::jsonl::Bson;
 use crate::types::{LogState, Lsn, WindowId};
 use std::collections::VecDeque;
 

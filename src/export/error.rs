@@ -3,6 +3,7 @@
 use super::checkpoint::CheckpointError;
 use super::ledger::LedgerError;
 use crate::changelog::LogError;
+use crate::format::FormatError;
 use crate::sink::{Class, SinkError};
 use crate::types::{Lsn, WindowId};
 
@@ -46,6 +47,19 @@ pub enum ExportError {
         /// The last window closed.
         closed: WindowId,
     },
+    /// A new sink is to begin with a window that is far off.
+    #[error("sink {sink} is to start with window {first}, but only {closed} are closed: use \"now\"")]
+    Start {
+        /// The sink.
+        sink: String,
+        /// The window.
+        first: WindowId,
+        /// The last window closed.
+        closed: WindowId,
+    },
+    /// A record or a file that cannot be written in the sink's form.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// The log does not have the record that comes next.
     #[error("window {window} needs record {lsn}, the log does not have it")]
     Missing {

@@ -3,14 +3,15 @@
 use super::cut::{Cutting, Request};
 use super::cutter::Limits;
 use super::error::{ExportError, MAX_LABEL_BYTES};
-use super::jsonl::Bson;
 use super::ledger::{Ledger, Window, Windows};
 use super::status::{CutterLive, SinkLive, SinkSeat, Status};
 use super::threads;
 use super::worker::{SinkOptions, Sources, Worker};
 use crate::changelog::{Changelog, Horizon};
 use crate::clock::Clock;
+use crate::config::{SinkConfig, SinkKind};
 use crate::disk::Disk;
+use crate::format::jsonl::Bson;
 use crate::types::{Lsn, WindowId};
 use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ pub struct ExportOptions {
 impl ExportOptions {
     /// Defaults, with one folder, and no horizon.
     pub fn folder(data: PathBuf, dir: PathBuf) -> Self {
-        let sinks = vec![SinkOptions { name: "folder", dir }];
+        let sinks = vec![SinkOptions { name: "folder", config: SinkConfig { dir, ..SinkConfig::default() } }];
         Self {
             data,
             limits: Limits::default(),
@@ -135,9 +136,10 @@ pub(super) fn assemble(
     let (mut workers, mut sinks) = (Vec::new(), Vec::new());
     for sink in options.sinks {
         let worker = Worker::new(sources.clone(), sink, Arc::clone(&stop))?;
-        let (name, dir) = (worker.sink().name, worker.sink().dir.clone());
+        let (name, config) = (worker.options().name, &worker.options().config);
+        let (kind, place) = (config.kind.name(), place(config));
         let live = watch::Sender::new(SinkLive { position: worker.position(), ..SinkLive::default() });
-        sinks.push(SinkSeat { name, dir, live });
+        sinks.push(SinkSeat { name, kind, place, live });
         workers.push(worker);
     }
     let (cutter, retry_ms, horizon) = (CutterLive::default(), options.retry_ms, options.horizon);
@@ -145,6 +147,15 @@ pub(super) fn assemble(
     let shared = Arc::new(Shared { log, clock, windows, cutter, sinks, stop, retry_ms, horizon, bell, rung });
     let cutting = Cutting::new(Arc::clone(&shared), ledger, options.limits, options.bson)?;
     Ok((shared, cutting, workers))
+}
+
+/// Where a sink is, for people.
+fn place(config: &SinkConfig) -> String {
+    match config.kind {
+        SinkKind::Folder => config.dir.display().to_string(),
+        SinkKind::Kafka => format!("{} {}", config.brokers, config.topic),
+        SinkKind::Object | SinkKind::Delta | SinkKind::Webhook => config.url.clone(),
+    }
 }
 
 impl ExporterHandle {

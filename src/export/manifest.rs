@@ -4,9 +4,10 @@
 //! manifest holds the SHA-256 of the one before, so the newest one vouches for all. `deploy/docs/manifest.md` names the
 //! fields.
 
-use super::ejson::text;
-use super::jsonl::control_words;
 use super::ledger::Window;
+use crate::config::{Compression, Envelope, Format, NamespacePattern};
+use crate::format::ejson::text;
+use crate::format::jsonl::control_words;
 use crate::types::{Body, Control, Digest, Gap, Hlc, LogId, LogState, Record, remedy};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -34,7 +35,48 @@ pub struct Manifest {
     namespaces: Vec<NamespaceEntry>,
     gaps: Vec<GapEntry>,
     reconciled: Vec<ReconciledEntry>,
+    /// Of a sink in another form than lines of our own records in one file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    form: Option<FormEntry>,
+    /// Of a sink that does not get all namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<SelectionEntry>,
     previous_manifest_sha256: Option<String>,
+}
+
+/// How the files of a window are written.
+#[derive(Clone, Debug, Serialize)]
+pub struct FormEntry {
+    /// `jsonl` or `parquet`.
+    pub format: Format,
+    /// `tidelog` or `debezium`.
+    pub envelope: Envelope,
+    /// `none` or `zstd`.
+    pub compression: Compression,
+    /// Files of records.
+    pub parts: u32,
+}
+
+/// Which namespaces a sink gets.
+#[derive(Clone, Debug, Serialize)]
+pub struct SelectionEntry {
+    /// These; empty: all.
+    pub namespaces: Vec<NamespacePattern>,
+    /// But not these.
+    pub exclude: Vec<NamespacePattern>,
+}
+
+/// What depends on the sink.
+#[derive(Clone, Debug, Default)]
+pub struct Delivered {
+    /// Its form, if it is not the plain one.
+    pub form: Option<FormEntry>,
+    /// Its selection, if it does not get all.
+    pub selection: Option<SelectionEntry>,
+    /// The files of the window.
+    pub files: Vec<FileEntry>,
+    /// SHA-256 of the manifest before.
+    pub previous: Option<Digest>,
 }
 
 /// A file of the window.
@@ -148,24 +190,23 @@ impl Counts {
 }
 
 impl Manifest {
-    /// Puts together what the ledger says of a window, the state at its end, what its lines held, and the hash of the
-    /// manifest before.
+    /// Puts together what the ledger says of a window, the state at its end, what its records held, and what was
+    /// delivered.
     pub fn new(
         log: LogId,
         window: &Window,
         state: &LogState,
-        content: (Counts, Events, Vec<FileEntry>),
-        previous: Option<Digest>,
+        (counts, events): (Counts, Events),
+        delivered: Delivered,
     ) -> Self {
         let clocks = window.clocks.as_ref();
-        let (counts, events, files) = content;
         Self {
             format: FORMAT,
             log: log.to_string(),
             window: window.id.0,
             cause: window.cause.name(),
             label: window.label.clone(),
-            records: window.records(),
+            records: delivered.files.iter().map(|file| file.records).sum(),
             first_lsn: window.first.0,
             last_lsn: window.last.0,
             first_hlc: clocks.map(|c| hlc(c.first_hlc)),
@@ -173,11 +214,13 @@ impl Manifest {
             first_wall: clocks.map(|c| wall(c.first_wall_ms)),
             last_wall: clocks.map(|c| wall(c.last_wall_ms)),
             counts,
-            files,
+            files: delivered.files,
             namespaces: namespaces(state),
             gaps: events.closed.into_iter().chain(state.gaps.values().map(gap)).collect(),
             reconciled: events.reconciled,
-            previous_manifest_sha256: previous.map(|sha| sha.to_string()),
+            form: delivered.form,
+            selection: delivered.selection,
+            previous_manifest_sha256: delivered.previous.map(|sha| sha.to_string()),
         }
     }
 

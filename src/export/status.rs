@@ -6,7 +6,6 @@ use crate::metrics;
 use crate::sink::Class;
 use crate::types::{Lsn, WindowId};
 use parking_lot::Mutex;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
@@ -30,8 +29,10 @@ pub struct Status {
 pub struct SinkStatus {
     /// Its name.
     pub name: &'static str,
-    /// Its folder.
-    pub dir: PathBuf,
+    /// `folder`, `kafka` …
+    pub kind: &'static str,
+    /// Where it is.
+    pub place: String,
     /// The last window proved durable there.
     pub delivered: WindowId,
     /// That window's last record.
@@ -42,7 +43,7 @@ pub struct SinkStatus {
     pub lag_ms: u64,
     /// Why the last delivery failed; empty: it did not.
     pub error: String,
-    /// It will not try again: a person has to look.
+    /// A person has to change something; until then it looks again now and then.
     pub stopped: bool,
     /// Failures since the last success.
     pub failures: u32,
@@ -61,7 +62,8 @@ pub(super) struct SinkLive {
 #[derive(Debug)]
 pub(super) struct SinkSeat {
     pub(super) name: &'static str,
-    pub(super) dir: PathBuf,
+    pub(super) kind: &'static str,
+    pub(super) place: String,
     pub(super) live: watch::Sender<SinkLive>,
 }
 
@@ -113,7 +115,8 @@ impl Shared {
         metrics::EXPORT_LAG_SECONDS.set_ms_for(seat.name, i64::try_from(lag_ms).unwrap_or(i64::MAX));
         SinkStatus {
             name: seat.name,
-            dir: seat.dir.clone(),
+            kind: seat.kind,
+            place: seat.place.clone(),
             delivered,
             checkpoint,
             lag_records,

@@ -3,12 +3,12 @@
 
 use super::cut::{Cutting, Request};
 use super::handle::{Shared, assemble};
-use super::jsonl::{Bson, Lines};
 use super::worker::{Progress, Worker};
 use super::*;
 use crate::changelog::{Changelog, Durability, Horizon, LogOptions, Opened};
 use crate::clock::Clock;
 use crate::disk::{Disk, FaultDisk};
+use crate::format::jsonl::{Bson, Lines};
 use crate::sink::Class;
 use crate::types::{Body, Change, Control, Draft, EntityKey, Epoch, Image, Lsn, Namespace, Op, Origin, Seq, WindowId};
 use bson::rawdoc;
@@ -121,7 +121,7 @@ impl Rig {
         let (mut out, mut lines) = (Vec::new(), Lines::new(self.log.log_id(), bson));
         let mut reader = self.log.reader(Lsn(1));
         while let Some(record) = reader.next().expect("read") {
-            lines.append(&mut out, &record);
+            lines.line(&mut out, &record);
         }
         out
     }
@@ -261,7 +261,7 @@ fn check_after(after: &FaultDisk, proved: Option<checkpoint::Checkpoint>, what: 
     let before = exported(after);
     if let Some(at) = proved {
         let manifest = before.1.get(usize::try_from(at.window.0).expect("small") - 1);
-        assert_eq!(manifest.map(|m| crate::types::Digest::of(m)), Some(at.manifest), "{what}: a proved window is gone");
+        assert_eq!(manifest.map(|m| crate::types::Digest::of(m)), at.manifest, "{what}: a proved window is gone");
     }
     let mut rig = rig(after, Bson::WhereNeeded).unwrap_or_else(|| panic!("{what}: does not open"));
     let from = u32::try_from(rig.log.tail().0).expect("small") + 100;

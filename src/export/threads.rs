@@ -1,7 +1,8 @@
 //! The loops of the export's threads: when to step, and what to do when a step fails.
 //!
 //! After a transient failure the next try waits a random time up to a bound that doubles (full jitter), so that many
-//! sidecars do not come back to a mended server at the same moment. After a permanent one the thread ends and says why.
+//! sidecars do not come back to a mended server at the same moment. After a permanent one the sink counts as stopped; it is
+//! looked at again now and then, so that it goes on without a restart once a person mended it. The cutter ends.
 
 use super::cut::{Cutting, Request};
 use super::error::ExportError;
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(20);
 /// A worker looks for a stop or a window at least this often.
 const IDLE: Duration = Duration::from_secs(1);
+/// A sink that needs a person is looked at again this often.
+const STOPPED: Duration = Duration::from_secs(30);
 /// The gauges are set this often.
 const GAUGES: Duration = Duration::from_millis(500);
 
@@ -125,10 +128,8 @@ fn run_worker(shared: &Shared, seat: usize, mut worker: Worker) {
                 let class = error.class();
                 tracing::error!(%error, sink = seat.name, failures, class = class.name(), "a window was not delivered");
                 seat.failed(&error.to_string(), class);
-                if class == Class::Permanent {
-                    return;
-                }
-                backoff(shared.retry_ms, failures)
+                // Somebody may mend what is outside of us; nothing is written before the sink was opened and checked anew.
+                if class == Class::Permanent { STOPPED } else { backoff(shared.retry_ms, failures) }
             }
         };
         heard = rest(shared, heard, pause, failures > 0);

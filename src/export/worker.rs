@@ -1,27 +1,26 @@
 //! Brings closed windows to one sink, in order, each exactly once.
 //!
-//! One [`Worker::step`] delivers one window: read its records → lines → manifest → the sink proves it durable → checkpoint.
+//! One [`Worker::step`] delivers one window: read its records → enrich → bytes → the sink → manifest → checkpoint.
 //! A step that fails leaves nothing that the next one could not do again.
 
 use super::checkpoint::{self, Checkpoint};
 use super::error::ExportError;
-use super::jsonl::Lines;
 use super::ledger::{Window, Windows};
-use super::manifest::{Counts, Events, FileEntry, Manifest};
+use super::manifest::{Counts, Delivered, Events, FileEntry, FormEntry, Manifest, SelectionEntry};
+use super::writing::{Stop, Writing};
 use crate::changelog::Changelog;
+use crate::config::{Envelope, Format, SinkConfig, Start};
 use crate::disk::Disk;
+use crate::enrich::Enrichment;
+use crate::format::Form;
+use crate::format::jsonl::Bson;
 use crate::metrics;
-use crate::sink::{Folder, Position, SealedFile};
-use crate::types::{LogId, LogState, Lsn, WindowId};
+use crate::sink::{self, Opening, Position, SealedFile, Setting, Sink};
+use crate::types::{Body, Digest, LogId, LogState, Lsn, Record, WindowId};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-
-/// The file of a window that holds its records.
-const RECORDS: &str = "records.jsonl";
-/// Lines are handed to the sink in pieces of about this size.
-const PIECE_BYTES: usize = 1 << 20;
 
 /// What a worker reads from and writes to.
 #[derive(Clone, Debug)]
@@ -34,13 +33,13 @@ pub(super) struct Sources {
     pub(super) checkpoints: PathBuf,
 }
 
-/// A sink's name, which is its metric label and the name of its checkpoint, and its folder.
+/// A sink's name, which is its metric label and the name of its checkpoint, and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkOptions {
     /// The name.
     pub name: &'static str,
-    /// The folder.
-    pub dir: PathBuf,
+    /// The settings.
+    pub config: SinkConfig,
 }
 
 /// What a step did.
@@ -54,12 +53,17 @@ pub(super) enum Progress {
     Stopped,
 }
 
+/// What was written of a window.
+type Written = ((Counts, Events), Vec<SealedFile>);
+
 /// The delivery to one sink.
 #[derive(Debug)]
 pub(super) struct Worker {
     sources: Sources,
-    sink: SinkOptions,
-    folder: Option<Folder>,
+    options: SinkOptions,
+    form: Form,
+    enrichment: Enrichment,
+    sink: Option<Box<dyn Sink>>,
     position: Option<Checkpoint>,
     /// At the end of the last window delivered.
     state: LogState,
@@ -67,13 +71,17 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Reads the sink's checkpoint and the state there.
-    pub(super) fn new(sources: Sources, sink: SinkOptions, stop: Arc<AtomicBool>) -> Result<Self, ExportError> {
-        let position = checkpoint::load(&*sources.disk, &sources.checkpoints, sink.name, sources.log_id)?;
-        let delivered = position.map_or(WindowId::ZERO, |p| p.window);
+    /// Reads the sink's checkpoint and the state there. A new sink begins where its settings say.
+    pub(super) fn new(sources: Sources, options: SinkOptions, stop: Arc<AtomicBool>) -> Result<Self, ExportError> {
+        let known = checkpoint::load(&*sources.disk, &sources.checkpoints, options.name, sources.log_id)?;
         let closed = sources.windows.last();
+        let position = match known {
+            Some(at) => Some(at),
+            None => begin(&sources, &options, closed)?,
+        };
+        let delivered = position.map_or(WindowId::ZERO, |p| p.window);
         if delivered > closed {
-            return Err(ExportError::Ahead { sink: sink.name.to_owned(), delivered, closed });
+            return Err(ExportError::Ahead { sink: options.name.to_owned(), delivered, closed });
         }
         let mut state = LogState::default();
         for id in 1..=delivered.0 {
@@ -81,106 +89,176 @@ impl Worker {
                 window.fold(&mut state);
             }
         }
-        Ok(Self { sources, sink, folder: None, position, state, stop })
+        let form = Form::of(&options.config);
+        let enrichment = Enrichment::default();
+        Ok(Self { sources, options, form, enrichment, sink: None, position, state, stop })
     }
 
     pub(super) fn position(&self) -> Option<Checkpoint> {
         self.position
     }
 
-    pub(super) fn sink(&self) -> &SinkOptions {
-        &self.sink
+    pub(super) fn options(&self) -> &SinkOptions {
+        &self.options
     }
 
-    /// Delivers the next closed window, if there is one. After an error the folder is opened and checked anew.
+    /// Delivers the next closed window, if there is one. After an error the sink is opened and checked anew.
     pub(super) fn step(&mut self) -> Result<Progress, ExportError> {
         let result = self.deliver();
         if result.is_err() {
-            self.folder = None;
+            self.sink = None;
         }
         result
     }
 
     fn deliver(&mut self) -> Result<Progress, ExportError> {
-        if self.stop.load(Ordering::Acquire) {
+        let stop = Stop(Arc::clone(&self.stop));
+        if stop.wished() {
             return Ok(Progress::Stopped);
         }
-        self.open()?;
+        let mut sink = self.opened()?;
         let delivered = self.position.map_or(WindowId::ZERO, |p| p.window);
-        let Some(window) = self.sources.windows.get(delivered.next())? else { return Ok(Progress::Nothing) };
+        let Some(window) = self.sources.windows.get(delivered.next())? else {
+            self.sink = Some(sink);
+            return Ok(Progress::Nothing);
+        };
         let begun = Instant::now();
-        let Some((counts, events, sealed)) = self.write(&window)? else { return Ok(Progress::Stopped) };
+        let Some((content, files)) = self.write(&mut *sink, &window, &stop)? else { return Ok(Progress::Stopped) };
         let mut state = self.state.clone();
         window.fold(&mut state);
-        self.finish(&window, &state, (counts, events), &sealed)?;
-        self.state = state;
+        self.finish(&mut *sink, &window, &state, content, &files)?;
+        (self.state, self.sink) = (state, Some(sink));
+        let name = self.options.name;
         metrics::EXPORT_SECONDS.observe(begun.elapsed());
-        metrics::WINDOWS_EXPORTED.inc_for(self.sink.name);
-        metrics::EXPORTED_RECORDS.add_for(self.sink.name, window.records());
-        metrics::EXPORTED_BYTES.add_for(self.sink.name, sealed.bytes);
-        metrics::CHECKPOINT_LSN.set_for(self.sink.name, window.last.0);
+        metrics::WINDOWS_EXPORTED.inc_for(name);
+        metrics::EXPORTED_RECORDS.add_for(name, files.iter().map(|file| file.records).sum());
+        metrics::EXPORTED_BYTES.add_for(name, files.iter().map(|file| file.bytes).sum());
+        metrics::CHECKPOINT_LSN.set_for(name, window.last.0);
         Ok(Progress::Delivered)
     }
 
-    fn open(&mut self) -> Result<(), ExportError> {
-        if self.folder.is_none() {
-            let delivered = self.position.map(|p| (p.window, p.manifest));
-            let known = Position { delivered, closed: self.sources.windows.last() };
-            let disk = Arc::clone(&self.sources.disk);
-            self.folder = Some(Folder::open(disk, &self.sink.dir, self.sources.log_id, known)?);
+    /// The sink, opened.
+    fn opened(&mut self) -> Result<Box<dyn Sink>, ExportError> {
+        if let Some(sink) = self.sink.take() {
+            return Ok(sink);
         }
-        Ok(())
+        let delivered = self.position.and_then(|p| Some((p.window, p.manifest?)));
+        let known = Position { delivered, closed: self.sources.windows.last() };
+        let (name, log, disk) = (self.options.name, self.sources.log_id, Arc::clone(&self.sources.disk));
+        let mut sink = sink::build(Setting { name, log, disk }, &self.options.config)?;
+        sink.open(known)?;
+        Ok(sink)
     }
 
-    fn folder(&self) -> Result<&Folder, ExportError> {
-        self.folder.as_ref().ok_or_else(|| ExportError::Stopped("the folder is not open".into()))
-    }
-
-    /// Writes the window's lines; `None`: told to stop.
-    fn write(&self, window: &Window) -> Result<Option<(Counts, Events, SealedFile)>, ExportError> {
-        let mut file = self.folder()?.stage(window.id, RECORDS)?;
+    /// Writes the window's records; `None`: told to stop.
+    fn write(&self, sink: &mut dyn Sink, window: &Window, stop: &Stop) -> Result<Option<Written>, ExportError> {
+        let bson = if window.bson == Bson::Always { Bson::Always } else { self.form.bson };
+        let form = Form { bson, ..self.form };
+        let files = (0..form.parts).map(|part| form.file_name(part)).collect();
+        let opening = Opening { window: window.id, files };
+        let mut writing = Writing::begin(sink, &opening, form, self.sources.log_id)?;
+        let (mut counts, mut events) = (Counts::default(), Events::new(&self.state));
         let mut reader = self.sources.log.reader(window.first);
-        let mut lines = Lines::new(self.sources.log_id, window.bson);
-        let mut events = Events::new(&self.state);
-        let (mut counts, mut piece) = (Counts::default(), Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4));
         for lsn in window.first.0..=window.last.0 {
             let record = reader.next()?.filter(|r| r.lsn.0 == lsn);
             let record = record.ok_or(ExportError::Missing { window: window.id, lsn: Lsn(lsn) })?;
+            if !self.takes(&record) {
+                continue;
+            }
             counts.add(&record);
             events.add(&record);
-            lines.append(&mut piece, &record);
-            if piece.len() >= PIECE_BYTES {
-                file.write(&piece)?;
-                piece.clear();
-                if self.stop.load(Ordering::Acquire) {
-                    return Ok(None);
-                }
+            let record = self.enrichment.apply(record);
+            if !writing.take(&record, stop)? {
+                return Ok(None);
             }
         }
-        file.write(&piece)?;
-        Ok(Some((counts, events, file.seal()?)))
+        Ok(Some(((counts, events), writing.end()?)))
+    }
+
+    fn takes(&self, record: &Record) -> bool {
+        let config = &self.options.config;
+        if !config.selects() {
+            return true;
+        }
+        match &record.body {
+            Body::Change(change) => config.takes(change.ns.as_str()),
+            Body::Control(fact) => {
+                let about = crate::format::jsonl::control_words(fact).1;
+                about.is_empty() || config.takes(about)
+            }
+        }
     }
 
     fn finish(
         &mut self,
+        sink: &mut dyn Sink,
         window: &Window,
         state: &LogState,
-        (counts, events): (Counts, Events),
-        sealed: &SealedFile,
+        content: (Counts, Events),
+        files: &[SealedFile],
     ) -> Result<(), ExportError> {
-        let entry = FileEntry {
-            name: sealed.name.clone(),
-            bytes: sealed.bytes,
-            records: window.records(),
-            sha256: sealed.sha256.to_string(),
+        let entry = |file: &SealedFile| FileEntry {
+            name: file.name.clone(),
+            bytes: file.bytes,
+            records: file.records,
+            sha256: file.sha256.to_string(),
         };
-        let previous = self.position.map(|p| p.manifest);
-        let bytes =
-            Manifest::new(self.sources.log_id, window, state, (counts, events, vec![entry]), previous).to_bytes()?;
-        let manifest = self.folder()?.finish(window.id, std::slice::from_ref(sealed), &bytes)?;
-        let at = Checkpoint { window: window.id, last: window.last, manifest };
-        checkpoint::store(&*self.sources.disk, &self.sources.checkpoints, self.sink.name, self.sources.log_id, &at)?;
+        let delivered = Delivered {
+            form: self.form_entry(),
+            selection: self.selection_entry(),
+            files: files.iter().map(entry).collect(),
+            previous: self.position.and_then(|p| p.manifest),
+        };
+        let state = self.seen(state);
+        let manifest = Manifest::new(self.sources.log_id, window, &state, content, delivered).to_bytes()?;
+        sink.finish(files, &manifest)?;
+        let at = Checkpoint { window: window.id, last: window.last, manifest: Some(Digest::of(&manifest)) };
+        let (disk, dir) = (&*self.sources.disk, &self.sources.checkpoints);
+        checkpoint::store(disk, dir, self.options.name, self.sources.log_id, &at)?;
         self.position = Some(at);
         Ok(())
     }
+
+    /// The state, of the namespaces that the sink gets.
+    fn seen(&self, state: &LogState) -> LogState {
+        let config = &self.options.config;
+        let mut seen = state.clone();
+        if config.selects() {
+            seen.namespaces.retain(|ns, _| config.takes(ns.as_str()));
+            seen.gaps.retain(|_, gap| config.takes(gap.ns.as_str()));
+        }
+        seen
+    }
+
+    fn form_entry(&self) -> Option<FormEntry> {
+        let Form { format, envelope, compression, parts, .. } = self.form;
+        let plain = format == Format::Jsonl
+            && envelope == Envelope::Tidelog
+            && compression == crate::config::Compression::None
+            && parts == 1;
+        (!plain).then_some(FormEntry { format, envelope, compression, parts })
+    }
+
+    fn selection_entry(&self) -> Option<SelectionEntry> {
+        let config = &self.options.config;
+        let (namespaces, exclude) = (config.namespaces.clone(), config.exclude.clone());
+        config.selects().then_some(SelectionEntry { namespaces, exclude })
+    }
+}
+
+/// Where a new sink begins: before the first window, or after one that it will not get. What was found is made durable, so
+/// that `now` is asked once.
+fn begin(sources: &Sources, options: &SinkOptions, closed: WindowId) -> Result<Option<Checkpoint>, ExportError> {
+    let before = match options.config.start {
+        Start::Oldest => WindowId::ZERO,
+        Start::Now => closed,
+        Start::Window(first) => WindowId(first - 1),
+    };
+    if before > closed {
+        return Err(ExportError::Start { sink: options.name.to_owned(), first: before.next(), closed });
+    }
+    let Some(window) = sources.windows.get(before)? else { return Ok(None) };
+    let at = Checkpoint { window: before, last: window.last, manifest: None };
+    checkpoint::store(&*sources.disk, &sources.checkpoints, options.name, sources.log_id, &at)?;
+    Ok(Some(at))
 }

@@ -1,6 +1,7 @@
 //! The kinds of metric and their cells. All operations are relaxed atomics: each value is right by itself, no order
 //! among values is promised.
 
+use super::sink;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -47,14 +48,16 @@ pub struct Def {
     /// Name of the label; empty: a single series.
     pub label: &'static str,
     /// The values that the label may have; what is none of them is counted as the last one.
-    pub values: &'static [&'static str],
+    values: &'static [&'static str],
+    /// The values are the names of the sinks instead.
+    sinks: bool,
     /// One sentence for people.
     pub help: &'static str,
 }
 
 impl Def {
     const fn plain(name: &'static str, unit: Unit, help: &'static str) -> Self {
-        Self { name, unit, label: "", values: &[], help }
+        Self { name, unit, label: "", values: &[], sinks: false, help }
     }
 
     const fn by(self, label: &'static str, values: &'static [&'static str]) -> Self {
@@ -62,15 +65,32 @@ impl Def {
         Self { label, values, ..self }
     }
 
+    const fn by_sink(self) -> Self {
+        Self { label: "sink", sinks: true, ..self }
+    }
+
+    /// The values that the label may have now; none: it has no label.
+    pub fn values(&self) -> Vec<&'static str> {
+        if self.sinks { sink::names() } else { self.values.to_vec() }
+    }
+
+    /// Whether the label's values are the names of the sinks.
+    pub fn is_by_sink(&self) -> bool {
+        self.sinks
+    }
+
     /// The cell of a label's value.
     fn slot(&self, value: &str) -> usize {
+        if self.sinks {
+            return sink::slot(value).unwrap_or(CELLS - 1);
+        }
         let last = self.values.len().saturating_sub(1);
         self.values.iter().position(|v| *v == value).unwrap_or(last)
     }
 
     /// How many series there are.
     pub(super) fn series(&self) -> usize {
-        self.values.len().max(1)
+        self.values().len().max(1)
     }
 }
 
@@ -88,6 +108,10 @@ impl Counter {
 
     pub(super) const fn by(self, label: &'static str, values: &'static [&'static str]) -> Self {
         Self { def: self.def.by(label, values), cells: self.cells }
+    }
+
+    pub(super) const fn by_sink(self) -> Self {
+        Self { def: self.def.by_sink(), cells: self.cells }
     }
 
     /// Counts one.
@@ -143,8 +167,8 @@ impl Gauge {
         Self { def: Def::plain(name, unit, help), cells: [const { AtomicI64::new(0) }; CELLS] }
     }
 
-    pub(super) const fn by(self, label: &'static str, values: &'static [&'static str]) -> Self {
-        Self { def: self.def.by(label, values), cells: self.cells }
+    pub(super) const fn by_sink(self) -> Self {
+        Self { def: self.def.by_sink(), cells: self.cells }
     }
 
     /// Sets it; what does not fit stands at the greatest number.

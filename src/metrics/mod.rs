@@ -16,10 +16,12 @@ mod audit;
 mod cell;
 mod namespaces;
 mod render;
+mod sink;
 mod table;
 
 pub use audit::*;
 pub use cell::{Counter, Def, Family, Gauge, Held, Histogram, Unit};
 pub use namespaces::{COMPARISONS, Comparisons, LastComparison};
 pub use render::{reference_page, render};
+pub use sink::sink_name;
 pub use table::*;

@@ -47,7 +47,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 fn labels(family: Family, slot: usize) -> String {
     let def = family.def();
-    def.values.get(slot).map_or_else(String::new, |value| format!("{{{}=\"{value}\"}}", def.label))
+    def.values().get(slot).map_or_else(String::new, |value| format!("{{{}=\"{value}\"}}", def.label))
 }
 
 fn histogram(out: &mut String, h: &Histogram) {
@@ -88,7 +88,8 @@ pub fn reference_page() -> String {
         let def = family.def();
         let label = match def.label {
             "" => String::new(),
-            label => format!("`{label}`: {}", def.values.join(", ")),
+            label if def.is_by_sink() => format!("`{label}`: the names of the sinks"),
+            label => format!("`{label}`: {}", def.values().join(", ")),
         };
         let (name, kind, unit, help) = (def.name, family.kind(), def.unit.name(), def.help);
         line(&mut out, format_args!("| `{name}` | {kind} | {unit} | {label} | {help} |"));

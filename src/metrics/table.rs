@@ -245,31 +245,28 @@ pub static WINDOWS_CLOSED: Counter = Counter::new("tidelog_windows_closed_total"
     .by("cause", &["size", "count", "age", "idle", "cut", "other"]);
 /// Windows that the sink proved durable.
 pub static WINDOWS_EXPORTED: Counter =
-    Counter::new("tidelog_windows_exported_total", Count, "Windows that the sink proved durable.")
-        .by("sink", &["folder"]);
+    Counter::new("tidelog_windows_exported_total", Count, "Windows that the sink proved durable.").by_sink();
 /// Records in exported windows.
 pub static EXPORTED_RECORDS: Counter =
-    Counter::new("tidelog_exported_records_total", Count, "Records in exported windows.").by("sink", &["folder"]);
+    Counter::new("tidelog_exported_records_total", Count, "Records in exported windows.").by_sink();
 /// Bytes of exported windows.
 pub static EXPORTED_BYTES: Counter =
-    Counter::new("tidelog_exported_bytes_total", Bytes, "Bytes of exported windows.").by("sink", &["folder"]);
+    Counter::new("tidelog_exported_bytes_total", Bytes, "Bytes of exported windows.").by_sink();
 /// From a window taken up to its checkpoint.
 pub static EXPORT_SECONDS: Histogram =
     Histogram::new("tidelog_export_seconds", Seconds, TIMES, "From a window taken up to its checkpoint.");
 /// The sink's durable position.
-pub static CHECKPOINT_LSN: Gauge =
-    Gauge::new("tidelog_checkpoint_lsn", Lsn, "The sink's durable position.").by("sink", &["folder"]);
+pub static CHECKPOINT_LSN: Gauge = Gauge::new("tidelog_checkpoint_lsn", Lsn, "The sink's durable position.").by_sink();
 /// Durable records that the sink does not have yet.
 pub static EXPORT_LAG_RECORDS: Gauge =
-    Gauge::new("tidelog_export_lag_records", Count, "Durable records that the sink does not have yet.")
-        .by("sink", &["folder"]);
+    Gauge::new("tidelog_export_lag_records", Count, "Durable records that the sink does not have yet.").by_sink();
 /// Age of the oldest record that the sink does not have yet; 0: it has all.
 pub static EXPORT_LAG_SECONDS: Gauge = Gauge::new(
     "tidelog_export_lag_seconds",
     Seconds,
     "Age of the oldest record that the sink does not have yet; 0: it has all.",
 )
-.by("sink", &["folder"]);
+.by_sink();
 /// Durable records too young for a window.
 pub static SETTLING_RECORDS: Gauge =
     Gauge::new("tidelog_settling_records", Count, "Durable records too young for a window.");
@@ -283,8 +280,7 @@ pub static HORIZON_LSN: Gauge = Gauge::new(
 pub static SINK_ERRORS: Counter = Counter::new("tidelog_sink_errors_total", Count, "Deliveries that failed, by class.")
     .by("class", &["transient", "permanent", "other"]);
 /// The last delivery failed.
-pub static SINK_FAILING: Gauge =
-    Gauge::new("tidelog_sink_failing", Flag, "The last delivery failed.").by("sink", &["folder"]);
+pub static SINK_FAILING: Gauge = Gauge::new("tidelog_sink_failing", Flag, "The last delivery failed.").by_sink();
 // process
 
 /// What /readyz says.

@@ -77,16 +77,45 @@ pub enum SinkError {
         /// The last window that the log closed.
         closed: WindowId,
     },
+    /// The program was built without this kind of sink.
+    #[error("this program was built without sinks of type \"{kind}\": build it with `--features {kind}`")]
+    Absent {
+        /// The type.
+        kind: &'static str,
+    },
+    /// A server that cannot be reached, is overloaded or failed.
+    #[error("{0}")]
+    Away(String),
+    /// A server or the settings refuse: a person has to change something.
+    #[error("{0}")]
+    Refused(String),
+    /// This record alone is refused.
+    #[error("record {lsn} is refused: {reason}")]
+    Record {
+        /// Its number in the log.
+        lsn: crate::types::Lsn,
+        /// Why.
+        reason: String,
+    },
+    /// The steps of a delivery came in another order than promised; a defect of this program.
+    #[error("the steps of a delivery are out of order: {0}")]
+    Order(&'static str),
 }
 
 impl SinkError {
     /// Whether trying again can help.
     pub fn class(&self) -> Class {
         match self {
-            Self::Io(_) | Self::NotProved { .. } | Self::Vanished { .. } => Class::Transient,
-            Self::Foreign { .. } | Self::Unmarked { .. } | Self::Conflict { .. } | Self::Ahead { .. } => {
-                Class::Permanent
+            Self::Io(_) | Self::NotProved { .. } | Self::Vanished { .. } | Self::Away(_) | Self::Order(_) => {
+                Class::Transient
             }
+            Self::Foreign { .. }
+            | Self::Unmarked { .. }
+            | Self::Conflict { .. }
+            | Self::Ahead { .. }
+            | Self::Absent { .. }
+            | Self::Refused(_)
+            | Self::Record { .. } => Class::Permanent,
         }
     }
 }

@@ -11,8 +11,9 @@
 //! `tidelog.json` at the top says whose folder this is, so that an empty mount point or another log's folder is noticed
 //! before anything is written.
 
+use super::staging::Staging;
 use super::staging::TEMPORARY;
-use super::{SealedFile, SinkError, Staging};
+use super::{Chunk, Opening, Position, SealedFile, Sink, SinkError};
 use crate::disk::Disk;
 use crate::types::{Digest, LogId, WindowId};
 use sha2::{Digest as _, Sha256};
@@ -22,60 +23,55 @@ use std::sync::Arc;
 const MARK: &str = "tidelog.json";
 const MANIFEST: &str = "manifest.json";
 
-/// What is known of a folder before it is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// The last window proved durable, and the SHA-256 of its manifest.
-    pub delivered: Option<(WindowId, Digest)>,
-    /// The last window that the log closed.
-    pub closed: WindowId,
-}
-
 /// An export folder.
 #[derive(Debug)]
 pub struct Folder {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    log: LogId,
+    window: WindowId,
+    staged: Vec<Staging>,
 }
 
-impl Folder {
-    /// Opens (or makes and marks) the export folder of `log`, checks it against what is known, and removes what a killed run
-    /// left behind.
-    ///
-    /// # Errors
-    /// A folder that is not this log's, or that has other windows than the log knows; or what the system said.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, log: LogId, known: Position) -> Result<Self, SinkError> {
-        let this = Self { disk, dir: dir.to_owned() };
-        this.mark(log, known)?;
-        for window in this.windows()? {
-            this.look(window, known)?;
+impl Sink for Folder {
+    fn open(&mut self, known: Position) -> Result<(), SinkError> {
+        self.staged.clear();
+        self.mark(known)?;
+        for window in self.windows()? {
+            self.look(window, known)?;
         }
-        Ok(this)
+        Ok(())
     }
 
-    /// Starts the one file `name` of a window. What stands there without a manifest is removed: it is no window.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn stage(&self, window: WindowId, name: &str) -> Result<Staging, SinkError> {
-        let dir = self.window_dir(window);
+    /// What stands there without a manifest is removed: it is no window.
+    fn begin(&mut self, opening: &Opening) -> Result<(), SinkError> {
+        self.window = opening.window;
+        let dir = self.window_dir(self.window);
         // A volume that went away leaves an empty mount point: nothing must be written there.
         if !self.disk.exists(&self.dir.join(MARK))? {
-            let delivered = WindowId(window.0.saturating_sub(1));
+            let delivered = WindowId(self.window.0.saturating_sub(1));
             return Err(SinkError::Vanished { dir: self.dir.clone(), delivered });
         }
         if !self.disk.exists(&dir.join(MANIFEST))? {
             self.disk.remove_dir_all(&dir)?;
         }
         self.disk.make_dir(&dir)?;
-        Staging::new(&*self.disk, &dir, name)
+        let staged = opening.files.iter().map(|name| Staging::new(&*self.disk, &dir, name));
+        self.staged = staged.collect::<Result<_, _>>()?;
+        Ok(())
     }
 
-    /// Ends a window whose files are sealed: on ok it is durable, and the SHA-256 of its manifest is told.
-    ///
-    /// # Errors
-    /// A window that is there with other contents, bytes that do not read back, or what the system said.
-    pub fn finish(&self, window: WindowId, files: &[SealedFile], manifest: &[u8]) -> Result<Digest, SinkError> {
+    fn write(&mut self, file: usize, chunk: Chunk<'_>) -> Result<(), SinkError> {
+        let staging = self.staged.get_mut(file).ok_or(SinkError::Order("a file that was not begun"))?;
+        staging.write(chunk.bytes)
+    }
+
+    fn seal(&mut self) -> Result<(), SinkError> {
+        self.staged.drain(..).try_for_each(Staging::seal)
+    }
+
+    fn finish(&mut self, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
+        let window = self.window;
         let dir = self.window_dir(window);
         self.check_same(window, files, manifest)?;
         for file in files {
@@ -86,8 +82,15 @@ impl Folder {
         self.disk.sync_dir(&self.dir)?;
         self.prove(window, files, manifest)
     }
+}
 
-    fn prove(&self, window: WindowId, files: &[SealedFile], manifest: &[u8]) -> Result<Digest, SinkError> {
+impl Folder {
+    /// The export folder `dir` of `log`; nothing is opened yet.
+    pub fn new(disk: Arc<dyn Disk>, dir: &Path, log: LogId) -> Self {
+        Self { disk, dir: dir.to_owned(), log, window: WindowId::ZERO, staged: Vec::new() }
+    }
+
+    fn prove(&self, window: WindowId, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
         let dir = self.window_dir(window);
         for file in files {
             let path = dir.join(&file.name);
@@ -96,8 +99,7 @@ impl Folder {
             }
         }
         let path = dir.join(MANIFEST);
-        let found = self.disk.read(&path)?;
-        if found == manifest { Ok(Digest::of(&found)) } else { Err(SinkError::NotProved { path }) }
+        if self.disk.read(&path)? == manifest { Ok(()) } else { Err(SinkError::NotProved { path }) }
     }
 
     /// A window that has a manifest must be the one that is about to be delivered.
@@ -132,16 +134,16 @@ impl Folder {
         }
     }
 
-    fn mark(&self, log: LogId, known: Position) -> Result<(), SinkError> {
+    fn mark(&self, known: Position) -> Result<(), SinkError> {
         let path = self.dir.join(MARK);
-        let ours = format!("{{\n  \"format\": 1,\n  \"log\": \"{log}\"\n}}\n");
+        let ours = format!("{{\n  \"format\": 1,\n  \"log\": \"{}\"\n}}\n", self.log);
         if self.disk.exists(&path)? {
             let found = self.disk.read(&path)?;
             if found != ours.as_bytes() {
                 let told = serde_json::from_slice::<serde_json::Value>(&found).ok();
                 let told = told.as_ref().and_then(|mark| mark.get("log")?.as_str());
                 let found = told.unwrap_or("(tidelog.json cannot be read)").to_owned();
-                return Err(SinkError::Foreign { dir: self.dir.clone(), found, ours: log });
+                return Err(SinkError::Foreign { dir: self.dir.clone(), found, ours: self.log });
             }
         } else if let Some((delivered, _)) = known.delivered {
             return Err(SinkError::Vanished { dir: self.dir.clone(), delivered });

@@ -1,9 +1,7 @@
-//! A file of a window on its way: written under a temporary name, hashed as it goes.
+//! A file of a window on its way: written under a temporary name.
 
 use super::SinkError;
 use crate::disk::{Disk, DiskFile};
-use crate::types::Digest;
-use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 
 /// The ending of temporary names.
@@ -11,23 +9,10 @@ pub(super) const TEMPORARY: &str = ".tmp";
 
 /// A file being written.
 #[derive(Debug)]
-pub struct Staging {
-    name: String,
+pub(super) struct Staging {
     temporary: PathBuf,
     file: Box<dyn DiskFile>,
-    hash: Sha256,
     bytes: u64,
-}
-
-/// A file whose bytes are durable under its temporary name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedFile {
-    /// The name it will have.
-    pub name: String,
-    /// Its length.
-    pub bytes: u64,
-    /// SHA-256 of its bytes.
-    pub sha256: Digest,
 }
 
 impl Staging {
@@ -38,29 +23,22 @@ impl Staging {
             disk.remove(&temporary)?;
         }
         let file = disk.create_new(&temporary)?;
-        Ok(Self { name: name.to_owned(), temporary, file, hash: Sha256::new(), bytes: 0 })
+        Ok(Self { temporary, file, bytes: 0 })
     }
 
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// What the system said; the file must then be started anew.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+    /// Adds bytes. After an error the file must be started anew.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
         self.file.append(bytes)?;
-        self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 
-    /// Makes the bytes durable.
-    ///
-    /// # Errors
-    /// What the system said, or a length that is not what was written; the file must then be started anew.
-    pub fn seal(self) -> Result<SealedFile, SinkError> {
+    /// Makes the bytes durable; an error too if the length is not what was written.
+    pub(super) fn seal(self) -> Result<(), SinkError> {
         self.file.sync_all()?;
         if self.file.len()? != self.bytes {
             return Err(SinkError::NotProved { path: self.temporary });
         }
-        Ok(SealedFile { name: self.name, bytes: self.bytes, sha256: Digest(self.hash.finalize().into()) })
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use tidelog::disk::Disk as _;
-use tidelog::export::jsonl::{Bson, Lines};
+use tidelog::format::jsonl::{Bson, Lines};
 use tidelog::types::{
     Body, Change, Control, EntityKey, Epoch, Hlc, Image, LogId, Lsn, Namespace, Op, Origin, Record, Seq,
 };
@@ -40,7 +40,7 @@ fn keys(value: &Value) -> Vec<String> {
 fn line(body: Body) -> Value {
     let record = Record { lsn: Lsn(1), hlc: Hlc(1), wall_ms: 0, continued: false, body };
     let mut out = Vec::new();
-    Lines::new(LogId([1; 16]), Bson::Always).append(&mut out, &record);
+    Lines::new(LogId([1; 16]), Bson::Always).line(&mut out, &record);
     serde_json::from_slice(&out).expect("json")
 }
 

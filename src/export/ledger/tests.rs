@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::disk::FaultDisk;
-use crate::export::jsonl::Bson;
+use crate::format::jsonl::Bson;
 use crate::types::{Gap, Hlc, Namespace, NamespaceState};
 use proptest::prelude::*;
 

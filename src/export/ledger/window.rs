@@ -1,6 +1,6 @@
 //! One closed window and its bytes in the ledger.
 
-use crate::export::jsonl::Bson;
+use crate::format::jsonl::Bson;
 use crate::types::{Gap, Hlc, LogState, Lsn, Namespace, NamespaceState, WindowId};
 
 /// Why a window was closed.

@@ -7,6 +7,7 @@
 //! exact (see [`super::ejson`]), or for each image when [`Bson::Always`] was asked for.
 
 use super::ejson::{self, Fidelity, text};
+use super::{Encoder, FormatError};
 use crate::types::{Body, Change, Control, Digest, Found, Hlc, Image, LogId, Origin, Record, RetryId, TxnPart};
 use bson::raw::RawBsonRef;
 use bson::{RawBson, RawDocumentBuf, cstr};
@@ -39,7 +40,7 @@ impl Lines {
     }
 
     /// Appends the record and a newline.
-    pub fn append(&mut self, out: &mut Vec<u8>, record: &Record) {
+    pub fn line(&mut self, out: &mut Vec<u8>, record: &Record) {
         out.extend_from_slice(&self.opening);
         text::unsigned(out, record.lsn.0);
         match &record.body {
@@ -112,6 +113,17 @@ impl Lines {
     }
 }
 
+impl Encoder for Lines {
+    fn append(&mut self, out: &mut Vec<u8>, record: &Record) -> Result<(), FormatError> {
+        self.line(out, record);
+        Ok(())
+    }
+
+    fn end(&mut self, _out: &mut Vec<u8>) -> Result<(), FormatError> {
+        Ok(())
+    }
+}
+
 /// SHA-256 of `epoch:seq:op:before_sha256:after_sha256:key:ns`: numbers in decimal, hashes and key in lower-case hex, the
 /// empty string for an absent image. It binds what an outsider must not confuse: which change of which entity this is.
 pub fn change_hash(change: &Change) -> Digest {
@@ -137,7 +149,7 @@ fn before_sha(change: &Change) -> Option<Digest> {
 }
 
 /// The word of a control record, and the namespace (or database) that it is about; empty: the whole log.
-pub(super) fn control_words(fact: &Control) -> (&'static str, &str) {
+pub(crate) fn control_words(fact: &Control) -> (&'static str, &str) {
     match fact {
         Control::Opened { ns, .. } => ("opened", ns.as_str()),
         Control::Create { ns, .. } => ("create", ns.as_str()),

@@ -14,7 +14,7 @@
 
 mod decimal;
 mod element;
-pub(super) mod text;
+pub(crate) mod text;
 
 /// Levels of documents and arrays that are written as text.
 pub const MAX_DEPTH: u32 = 100;

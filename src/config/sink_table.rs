@@ -1,0 +1,61 @@
+//! The table of the settings of `[sinks.NAME]`, for the reference page and the example file.
+
+use super::SinkConfig;
+
+/// A setting of a sink.
+#[derive(Clone, Copy, Debug)]
+pub struct SinkSetting {
+    /// Its name.
+    pub name: &'static str,
+    /// Which types of sink take it.
+    pub of: &'static str,
+    /// What it takes.
+    pub takes: &'static str,
+    /// For people.
+    pub help: &'static str,
+}
+
+const fn row(name: &'static str, of: &'static str, takes: &'static str, help: &'static str) -> SinkSetting {
+    SinkSetting { name, of, takes, help }
+}
+
+/// All of them.
+#[rustfmt::skip] // one setting, one row
+pub const SINK_SETTINGS: &[SinkSetting] = &[
+    row("type", "all", "one of \"folder\", \"object\", \"kafka\", \"delta\", \"webhook\"", "What the sink is."),
+    row("format", "all", "one of \"jsonl\", \"parquet\"", "The format of a window's files. `delta` takes only \"parquet\", `kafka` only \"jsonl\" (one message a record)."),
+    row("envelope", "all", "one of \"tidelog\", \"debezium\"", "What stands around a change: our own record, or the envelope of Debezium's connector for MongoDB (only with \"jsonl\")."),
+    row("compression", "all but kafka", "one of \"none\", \"zstd\"", "How the files are compressed; in Parquet its pages."),
+    row("bson", "all", "true or false", "Each image is carried as BSON too, so that SQL engines can recompute its hash."),
+    row("parts", "all but kafka", "a whole number from 1 to 1024", "Files of records that a window has: all records of an entity are in one of them, the same for ever."),
+    row("namespaces", "all", "a list of `db.collection` and `db.*`", "What it gets. Empty: all."),
+    row("exclude", "all", "a list of `db.collection` and `db.*`", "What it does not get, though `namespaces` names it."),
+    row("start", "all", "\"oldest\", \"now\" or the number of a window", "Where it begins when it is new. Later it goes on where it was."),
+    row("bytes_per_second", "all", "a whole number", "Bytes delivered in a second, at most. 0: no bound."),
+    row("dir", "folder", "a path", "The folder."),
+    row("url", "object, delta, webhook", "a URL", "`s3://bucket/prefix`, `gs://…`, `az://…`, `file:///…`; for a webhook `http://…` or `https://…`."),
+    row("brokers", "kafka", "`host:port`, several with commas", "The bootstrap servers."),
+    row("topic", "kafka", "text", "The topic of a record; `{ns}` stands for its namespace."),
+    row("options", "object, kafka, delta, webhook", "a table of text", "Options by the names of the client library. Not for credentials."),
+    row("options_file", "object, kafka, delta, webhook", "a path", "A file with more options, one `name=value` a line, for credentials that are not in the environment."),
+];
+
+/// The default of a sink's setting as it is written in TOML.
+pub(super) fn default_of(name: &str) -> String {
+    let defaults = serde_json::to_value(SinkConfig::default()).unwrap_or_default();
+    defaults.get(name).map_or_else(String::new, ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_table_has_every_setting_and_no_other() {
+        let defaults = serde_json::to_value(SinkConfig::default()).unwrap();
+        let fields: BTreeSet<_> = defaults.as_object().unwrap().keys().cloned().collect();
+        let table: BTreeSet<_> = SINK_SETTINGS.iter().map(|row| row.name.to_owned()).collect();
+        assert_eq!(table, fields);
+    }
+}
