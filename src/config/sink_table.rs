@@ -4,15 +4,15 @@ use super::SinkConfig;
 
 /// A setting of a sink.
 #[derive(Clone, Copy, Debug)]
-pub struct SinkSetting {
+pub(super) struct SinkSetting {
     /// Its name.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// Which types of sink take it.
-    pub of: &'static str,
+    pub(super) of: &'static str,
     /// What it takes.
-    pub takes: &'static str,
+    pub(super) takes: &'static str,
     /// For people.
-    pub help: &'static str,
+    pub(super) help: &'static str,
 }
 
 const fn row(name: &'static str, of: &'static str, takes: &'static str, help: &'static str) -> SinkSetting {
@@ -21,7 +21,7 @@ const fn row(name: &'static str, of: &'static str, takes: &'static str, help: &'
 
 /// All of them.
 #[rustfmt::skip] // one setting, one row
-pub const SINK_SETTINGS: &[SinkSetting] = &[
+pub(super) const SINK_SETTINGS: &[SinkSetting] = &[
     row("type", "all", "one of \"folder\", \"object\", \"kafka\", \"delta\", \"webhook\"", "What the sink is."),
     row("format", "all", "one of \"jsonl\", \"parquet\"", "The format of a window's files. `delta` takes only \"parquet\", `kafka` only \"jsonl\" (one message a record)."),
     row("envelope", "all", "one of \"tidelog\", \"debezium\"", "What stands around a change: our own record, or the envelope of Debezium's connector for MongoDB (only with \"jsonl\")."),
