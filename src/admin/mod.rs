@@ -3,7 +3,7 @@
 //! | path | says |
 //! |---|---|
 //! | `GET /healthz` | 200: the process answers |
-//! | `GET /readyz` | 200 or 503 with the reasons, as text or (`Accept: application/json`) as JSON |
+//! | `GET /readyz` | 200 when writes go through, else 503; with the reasons, and what is wrong with sinks, as text or (`Accept: application/json`) as JSON |
 //! | `GET /metrics` | the table of metrics in the Prometheus text format |
 //! | `GET /v1/status` | what a person wants to know now |
 //! | `GET /v1/windows` | the window ledger |
@@ -25,7 +25,7 @@ pub use reconcile::{DifferenceRow, ReconcileAsk, ReconcileBegun, ReconcileRefuse
 pub use routes::{AdminError, serve};
 pub use status::{
     CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason,
-    SinkRow, SnapshotStatus, Status, WindowRow,
+    SinkRow, SnapshotStatus, Status, WindowRow, ready,
 };
 
 use std::fmt;

@@ -1,5 +1,6 @@
 //! The routes and the server.
 
+use super::status::ready as ready_for;
 use super::{Control, CutError, Ready, ReconcileAsk, ReconcileBegun, ReconcileRefused};
 use crate::config::{Address, AdminConfig};
 use crate::metrics;
@@ -107,7 +108,7 @@ fn host_is_local(headers: &HeaderMap) -> bool {
 
 async fn ready(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let reasons = (shared.control.reasons)();
-    let ready = reasons.is_empty();
+    let ready = ready_for(&reasons);
     metrics::READY.set_flag(ready);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
@@ -116,14 +117,15 @@ async fn ready(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respons
     }
     let mut text = String::from(if ready { "ready\n" } else { "not ready\n" });
     for reason in reasons {
-        text.push_str(&[reason.part.as_str(), ": ", &reason.message, "\n"].concat());
+        let mark = if reason.blocks() { "" } else { "warning: " };
+        text.push_str(&[mark, reason.part.as_str(), ": ", &reason.message, "\n"].concat());
     }
     (status, text).into_response()
 }
 
 async fn metrics_page(State(shared): State<Arc<Shared>>) -> Response {
     (shared.control.sample)();
-    metrics::READY.set_flag((shared.control.reasons)().is_empty());
+    metrics::READY.set_flag(ready_for(&(shared.control.reasons)()));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render()).into_response()
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why the sidecar is not ready.
+/// What is wrong: why the sidecar is not ready, or what needs a person though writes go through.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Reason {
     /// `start`, `upstream`, `log`, `disk`, `index`, `export`, `sink` or `drain`.
@@ -11,12 +11,24 @@ pub struct Reason {
     pub message: String,
 }
 
+impl Reason {
+    /// Writes do not go through. What is wrong with the windows and the sinks never takes applications their node away.
+    pub fn blocks(&self) -> bool {
+        !matches!(self.part.as_str(), "sink" | "export")
+    }
+}
+
+/// None of the reasons keeps writes from going through.
+pub fn ready(reasons: &[Reason]) -> bool {
+    !reasons.iter().any(Reason::blocks)
+}
+
 /// The answer of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Ready {
     /// Writes go through.
     pub ready: bool,
-    /// Why not; empty when ready.
+    /// Why not, and what is wrong though it is ready.
     pub reasons: Vec<Reason>,
 }
 
@@ -27,7 +39,7 @@ pub struct Status {
     pub version: String,
     /// Writes go through.
     pub ready: bool,
-    /// Why not; empty when ready.
+    /// Why not, and what is wrong though it is ready.
     pub reasons: Vec<Reason>,
     /// Time since the start.
     pub uptime_ms: u64,

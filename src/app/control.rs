@@ -3,8 +3,8 @@
 use super::cut::cut;
 use super::parts::Running;
 use crate::admin::{
-    Control, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, SinkRow, SnapshotStatus,
-    Status, WindowRow,
+    self, Control, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, SinkRow,
+    SnapshotStatus, Status, WindowRow,
 };
 use crate::audit::node::NodeFacts;
 use crate::changelog::LogError;
@@ -44,7 +44,7 @@ fn time_of(ms: i64) -> String {
 }
 
 impl Running {
-    /// Why writes would not go through now.
+    /// Why writes would not go through now, and what else needs a person.
     pub(super) fn reasons(&self) -> Vec<Reason> {
         let mut out = Vec::new();
         let mut add = |part: &str, message: String| out.push(Reason { part: part.into(), message });
@@ -82,7 +82,7 @@ impl Running {
         let reasons = self.reasons();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: reasons.is_empty(),
+            ready: admin::ready(&reasons),
             reasons,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             proxy: self.proxy_status(),

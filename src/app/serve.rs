@@ -128,7 +128,7 @@ async fn sample(running: Arc<Running>, last: CancellationToken) {
     metrics::STARTED_SECONDS.set_ms(running.storage.clock.wall_ms());
     while tokio::time::timeout(SAMPLE, last.cancelled()).await.is_err() {
         running.sample();
-        metrics::READY.set_flag(running.reasons().is_empty());
+        metrics::READY.set_flag(admin::ready(&running.reasons()));
     }
 }
 

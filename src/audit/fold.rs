@@ -27,6 +27,15 @@ impl Sum {
         }
     }
 
+    /// What a manifest says; zero for what is no such number (the comparison then fails).
+    fn from_hex(text: &str) -> Self {
+        let mut sha = [0; 32];
+        if hex::decode_to_slice(text, &mut sha).is_err() {
+            return Self::default();
+        }
+        Self::of(&sha)
+    }
+
     /// What has to be added to come to zero.
     fn negated(self) -> Self {
         let mut flipped = Self(self.0.map(|limb| !limb));
@@ -44,6 +53,8 @@ impl Sum {
 struct Namespace {
     living: HashMap<Vec<u8>, Sha>,
     sum: Sum,
+    /// Of a late beginning: those alive whose images have not come yet.
+    before: (u64, Sum),
     complete: bool,
 }
 
@@ -63,6 +74,24 @@ impl Namespace {
         if let Some(old) = old {
             self.sum.add(Sum::of(&old).negated());
         }
+    }
+
+    /// One of those that were there before a late beginning shows its image.
+    fn show(&mut self, key: &[u8], image: Sha) {
+        self.living.insert(key.to_vec(), image);
+        self.sum.add(Sum::of(&image));
+        self.before.0 = self.before.0.wrapping_sub(1);
+        self.before.1.add(Sum::of(&image).negated());
+    }
+
+    fn alive(&self) -> u64 {
+        (self.living.len() as u64).wrapping_add(self.before.0)
+    }
+
+    fn print(&self) -> Sum {
+        let mut sum = self.sum;
+        sum.add(self.before.1);
+        sum
     }
 }
 
@@ -86,14 +115,53 @@ pub(super) struct Fold {
     /// Gaps closed and comparisons ended since the last manifest.
     closed: Vec<(u64, Gap)>,
     reconciled: Vec<Reconciled>,
+    /// The windows begin later than the log.
+    late: bool,
+    /// And the first of them was read: what was there before it is known in sum.
+    joined: bool,
 }
 
 impl Fold {
+    /// The windows begin later than the log: what is not known of the time before is taken as the first of them tells it.
+    pub(super) fn begin_late(&mut self) {
+        self.late = true;
+    }
+
+    /// At the end of the first window of a late beginning: what its manifest says beyond the lines was there before.
+    pub(super) fn join(&mut self, told: &[NamespaceEntry], gaps: &[GapEntry], first_lsn: u64) {
+        if !self.late || std::mem::replace(&mut self.joined, true) {
+            return;
+        }
+        for entry in told {
+            let namespace = self.namespaces.entry(entry.ns.clone()).or_default();
+            namespace.complete = entry.complete;
+            let mut sum = Sum::from_hex(&entry.fingerprint);
+            sum.add(namespace.print().negated());
+            namespace.before.1.add(sum);
+            let alive = namespace.alive();
+            namespace.before.0 = namespace.before.0.wrapping_add(entry.alive.wrapping_sub(alive));
+        }
+        for gap in gaps.iter().filter(|gap| gap.since_lsn < first_lsn) {
+            let (ns, cause, detail) = (gap.ns.clone(), gap.cause.clone(), gap.detail.clone());
+            let until = gap.until_lsn.zip(gap.until.clone());
+            let known = Gap { ns, cause, detail, since_lsn: gap.since_lsn, since: gap.since.clone(), until };
+            if known.until.is_some() {
+                self.closed.push((gap.id, known));
+            } else {
+                self.gaps.insert(gap.id, known);
+            }
+        }
+        self.closed.sort_by_key(|(_, gap)| gap.until.as_ref().map(|(lsn, _)| *lsn));
+    }
+
     /// Takes a change in.
     pub(super) fn change(&mut self, change: Change) -> Result<(), Wrong> {
         let Change { ns, key, epoch, seq, op, before, after } = change;
-        self.count(&ns, &key, epoch, seq)?;
+        let first = self.count(&ns, &key, epoch, seq)?;
         let namespace = self.namespaces.entry(ns).or_default();
+        if let Some(image) = before.filter(|_| self.late && first) {
+            namespace.show(&key, image);
+        }
         let held = namespace.living.get(&key).copied();
         let show = |sha: Option<Sha>| sha.map_or_else(|| "nothing".to_owned(), hex::encode);
         expect(held == before, Kind::Chain, || format!("before is {}, the lines left {}", show(before), show(held)))?;
@@ -110,18 +178,22 @@ impl Fold {
         Ok(())
     }
 
-    fn count(&mut self, ns: &str, key: &[u8], epoch: u32, seq: u64) -> Result<(), Wrong> {
+    /// Tells whether it is the entity's first change here.
+    fn count(&mut self, ns: &str, key: &[u8], epoch: u32, seq: u64) -> Result<bool, Wrong> {
         let counters = match self.counters.get_mut(ns) {
             Some(counters) => counters,
             None => self.counters.entry(ns.to_owned()).or_default(),
         };
-        let (last_epoch, last_seq) = counters.get(key).copied().unwrap_or((0, 0));
-        let follows = (epoch == last_epoch && seq == last_seq + 1) || (epoch > last_epoch && seq == 1);
+        let known = counters.get(key).copied();
+        let (last_epoch, last_seq) = known.unwrap_or((0, 0));
+        let follows = (self.late && known.is_none())
+            || (epoch == last_epoch && seq == last_seq + 1)
+            || (epoch > last_epoch && seq == 1);
         if !follows {
             return wrong(Kind::Seq, format!("(epoch, seq) is ({epoch}, {seq}) after ({last_epoch}, {last_seq})"));
         }
         counters.insert(key.to_vec(), (epoch, seq));
-        Ok(())
+        Ok(known.is_none())
     }
 
     /// Takes a control record in.
@@ -179,7 +251,7 @@ impl Fold {
     pub(super) fn check_namespaces(&self, told: &[NamespaceEntry]) -> Result<(), Wrong> {
         for (entry, (ns, found)) in told.iter().zip(&self.namespaces) {
             expect(entry.ns == *ns, Kind::Namespaces, || format!("{} stands where {ns} belongs", entry.ns))?;
-            let (alive, print) = (found.living.len() as u64, found.sum.hex());
+            let (alive, print) = (found.alive(), found.print().hex());
             let same = entry.alive == alive && entry.fingerprint == print;
             expect(same, Kind::Fingerprint, || {
                 format!(
@@ -221,8 +293,8 @@ impl Fold {
     pub(super) fn told(&self) -> Vec<NamespaceTold> {
         let told = |(ns, n): (&String, &Namespace)| NamespaceTold {
             ns: ns.clone(),
-            alive: n.living.len() as u64,
-            fingerprint: n.sum.hex(),
+            alive: n.alive(),
+            fingerprint: n.print().hex(),
             complete: n.complete,
         };
         self.namespaces.iter().map(told).collect()

@@ -27,7 +27,44 @@ pub(super) struct Manifest {
     pub(super) gaps: Vec<GapEntry>,
     /// Absent in manifests of the first versions, which also told open gaps only.
     pub(super) reconciled: Option<Vec<Reconciled>>,
+    /// Absent: lines of our own records in one file.
+    pub(super) form: Option<Form>,
+    /// Absent: all namespaces.
+    pub(super) selection: Option<Selection>,
     pub(super) previous_manifest_sha256: Option<String>,
+}
+
+/// How the files are written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Form {
+    pub(super) format: String,
+    pub(super) envelope: String,
+    #[serde(rename = "compression")]
+    pub(super) _compression: String,
+    pub(super) parts: usize,
+}
+
+/// Which namespaces the sink gets.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Selection {
+    #[serde(rename = "namespaces")]
+    pub(super) _namespaces: Vec<String>,
+    #[serde(rename = "exclude")]
+    pub(super) _exclude: Vec<String>,
+}
+
+impl Manifest {
+    /// The files hold every record of the window.
+    pub(super) fn is_whole(&self) -> bool {
+        self.selection.is_none() && self.form.as_ref().is_none_or(|form| form.envelope == "tidelog")
+    }
+
+    /// The audit reads what is in the files: lines of our own records.
+    pub(super) fn is_read(&self) -> bool {
+        self.form.as_ref().is_none_or(|form| form.format == "jsonl" && form.envelope == "tidelog")
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,6 +125,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, Wrong> {
     if manifest.format != 1 {
         return wrong(Kind::ManifestForm, format!("format {}, this program knows 1", manifest.format));
     }
+    let parts = manifest.form.as_ref().map_or(1, |form| form.parts);
+    let files = manifest.files.len();
+    expect(files == parts, Kind::ManifestForm, || format!("{files} files, {parts} parts"))?;
     let causes = ["size", "count", "age", "idle", "cut"];
     expect(causes.contains(&manifest.cause.as_str()), Kind::ManifestForm, || format!("cause {:?}", manifest.cause))?;
     Ok(manifest)

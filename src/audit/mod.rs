@@ -24,6 +24,7 @@ mod fold;
 mod line;
 pub mod live;
 mod manifest;
+mod merge;
 pub mod node;
 mod verdict;
 mod window;

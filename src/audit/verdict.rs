@@ -123,6 +123,8 @@ pub struct GapTold {
 pub struct Verdict {
     /// The log; empty: no window was read.
     pub log: String,
+    /// The first window, if the sink began later than the log; else 0.
+    pub first_window: u64,
     /// Windows that hold.
     pub windows: u64,
     /// Records in them.
@@ -133,6 +135,8 @@ pub struct Verdict {
     pub last_lsn: u64,
     /// SHA-256 of the last manifest that holds: it vouches for all before it.
     pub last_manifest_sha256: String,
+    /// Windows whose files are in a form that the audit does not read: only their bytes and manifests are proved.
+    pub unread: u64,
     /// A window at the end has no manifest: it was never finished, or is being written now.
     pub unfinished: Option<u64>,
     /// The state at the end.
@@ -156,9 +160,16 @@ impl fmt::Display for Verdict {
         writeln!(f, "log {}", if self.log.is_empty() { "-" } else { &self.log })?;
         writeln!(
             f,
-            "{} windows, {} records (lsn 1 to {}): {} changes, {controls} control records",
+            "{} windows, {} records (up to lsn {}): {} changes, {controls} control records",
             self.windows, self.records, self.last_lsn, self.changes
         )?;
+        if self.first_window > 1 {
+            writeln!(
+                f,
+                "they begin with window {}: the state before it is taken from its manifest",
+                self.first_window
+            )?;
+        }
         let width = self.namespaces.iter().map(|n| n.ns.chars().count()).max().unwrap_or(0);
         for n in &self.namespaces {
             let part = if n.complete { "" } else { "  (incomplete: it held documents before the log began)" };
@@ -169,6 +180,13 @@ impl fmt::Display for Verdict {
         }
         if let Some(window) = self.unfinished {
             writeln!(f, "window {window} has no manifest yet and was not looked at")?;
+        }
+        if self.unread > 0 {
+            writeln!(
+                f,
+                "of {} windows only the manifests and the files' bytes were proved: what is in such files is not read here",
+                self.unread
+            )?;
         }
         match &self.finding {
             None => writeln!(

@@ -89,9 +89,6 @@ fn print_export(export: &ExportStatus, out: &mut dyn Write) -> io::Result<()> {
     for sink in &export.sinks {
         print_sink(sink, out)?;
     }
-    if export.sinks.iter().all(|sink| sink.error.is_empty()) && !export.error.is_empty() {
-        writeln!(out, "  ! {}", plain(&export.error))?;
-    }
     Ok(())
 }
 
@@ -101,12 +98,11 @@ fn print_sink(sink: &SinkRow, out: &mut dyn Write) -> io::Result<()> {
         0 => String::new(),
         n => format!(", {} behind, the oldest {}", things(n, "record"), span(sink.lag_ms)),
     };
-    writeln!(out, "              {} ({}) {}: window {window}{behind}, {place}", sink.name, sink.kind, sink.state)?;
-    if !sink.error.is_empty() {
-        let times = things(u64::from(sink.failures), "failure");
-        writeln!(out, "  ! {}: {}: {}", sink.name, times, plain(&sink.error))?;
-    }
-    Ok(())
+    let state = match sink.failures {
+        0 => sink.state.clone(),
+        n => format!("{} after {}", sink.state, things(u64::from(n), "failure")),
+    };
+    writeln!(out, "              {} ({}) {state}: window {window}{behind}, {place}", sink.name, sink.kind)
 }
 
 fn print_snapshot(snapshot: &SnapshotStatus, out: &mut dyn Write) -> io::Result<()> {
