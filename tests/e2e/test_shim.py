@@ -63,6 +63,8 @@ class Worker:
 
     def run(self, name: str, function, rule: Rule | None) -> str:
         """One action under one fault; what is wrong with how it ended."""
+        if rule:
+            self._barrier()
         self.listener.lost.clear()
         if rule:
             rule.app = self.app
@@ -79,6 +81,15 @@ class Worker:
             return "" if "ack" in ended or not rule else self._unasked(name, ended)
         self.fired += 1
         return self._judge(rule, ended)
+
+    def _barrier(self) -> None:
+        """A write that nobody waits for may have lost its connection after its action ended: the next is not to find that out."""
+        for _ in range(5):
+            try:
+                self.client.client.admin.command("ping")
+                return
+            except PyMongoError:
+                continue
 
     def _unasked(self, name: str, ended: dict) -> str:
         return "" if expected(ended) else f"failed without a fault: {ended}"
