@@ -6,7 +6,10 @@
 //! | `GET /readyz` | 200 when writes go through, else 503; with the reasons, and what is wrong with sinks, as text or (`Accept: application/json`) as JSON |
 //! | `GET /metrics` | the table of metrics in the Prometheus text format |
 //! | `GET /v1/status` | what a person wants to know now |
-//! | `GET /v1/windows` | the window ledger |
+//! | `GET /v1/windows` | the window ledger: the newest 10,000 |
+//! | `GET /v1/windows?after=N&sink=S&wait_ms=W` | the windows after `N` (at most 1,000), those that the sink has if it is named; if there is none, waits for one, 60 s at most |
+//! | `GET /v1/dlq?sink=S&lsn=N,N` | records that sinks refused |
+//! | `POST /v1/dlq/retry?sink=S&lsn=N,N`, `POST /v1/dlq/drop?…` | delivers them after all, or lets them stay missing |
 //! | `POST /v1/cut?label=L` | closes a window; answers when it is durable at every sink |
 //! | `POST /v1/reconcile?namespace=N&from=ID&to=ID&repair=true&sample=P` | begins a comparison of log and store |
 //! | `GET /v1/reconcile` | how far the last comparison is, and what differs |
@@ -17,15 +20,17 @@
 //! Does not: authenticate. So it listens on loopback unless a setting says otherwise, answers only to a `Host` that is
 //! this machine then, and takes no request that a web page made (`Origin`).
 
+mod dlq;
 mod reconcile;
 mod routes;
 mod status;
 
+pub use dlq::{LetterAsk, LetterOrder, LetterRefused, LetterRow, LettersChanged};
 pub use reconcile::{DifferenceRow, ReconcileAsk, ReconcileBegun, ReconcileRefused, ReconcileReport, ReconcileRow};
 pub use routes::{AdminError, serve};
 pub use status::{
     CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason,
-    SinkRow, SnapshotStatus, Status, WindowRow, ready,
+    SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow, ready,
 };
 
 use std::fmt;
@@ -35,6 +40,11 @@ use std::pin::Pin;
 /// The answer of a cut, some time later.
 pub type CutFuture = Pin<Box<dyn Future<Output = Result<CutAnswer, CutError>> + Send>>;
 
+/// Reads dead letters.
+pub type LettersOf = Box<dyn Fn(&LetterAsk) -> Vec<LetterRow> + Send + Sync>;
+/// Carries out an order about dead letters.
+pub type OrderLetters = Box<dyn Fn(&LetterAsk, LetterOrder) -> Result<u64, LetterRefused> + Send + Sync>;
+
 /// What the routes ask of the running sidecar.
 pub struct Control {
     /// Why writes would not go through now; empty: they would.
@@ -42,7 +52,11 @@ pub struct Control {
     /// What a person wants to know.
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
     /// The window ledger, oldest first.
-    pub windows: Box<dyn Fn() -> Result<Vec<WindowRow>, String> + Send + Sync>,
+    pub windows: Box<dyn Fn(WindowAsk) -> Result<Vec<WindowRow>, String> + Send + Sync>,
+    /// The dead letters of the sinks.
+    pub letters: LettersOf,
+    /// Carries out an order about dead letters; tells on how many.
+    pub order: OrderLetters,
     /// Closes a window with a label.
     pub cut: Box<dyn Fn(String) -> CutFuture + Send + Sync>,
     /// Begins a comparison of log and store; gives its number.

@@ -1,7 +1,7 @@
 //! The routes and the server.
 
 use super::status::ready as ready_for;
-use super::{Control, CutError, Ready, ReconcileAsk, ReconcileBegun, ReconcileRefused};
+use super::{Control, CutError, Ready, ReconcileAsk, ReconcileBegun, ReconcileRefused, WindowAsk, dlq};
 use crate::config::{Address, AdminConfig};
 use crate::metrics;
 use axum::extract::{Query, Request, State};
@@ -14,8 +14,13 @@ use serde::Deserialize;
 use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
+/// The longest wait for a window.
+const LONGEST_WAIT_MS: u64 = 60_000;
+/// How often one who waits looks.
+const LOOK: Duration = Duration::from_millis(20);
 /// Most characters of a label.
 const LABEL_CHARS: usize = 256;
 
@@ -31,8 +36,8 @@ pub enum AdminError {
 }
 
 #[derive(Debug)]
-struct Shared {
-    control: Control,
+pub(super) struct Shared {
+    pub(super) control: Control,
     /// Ask for a `Host` that is this machine.
     local_only: bool,
 }
@@ -63,19 +68,22 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics_page))
         .route("/v1/status", get(status))
         .route("/v1/windows", get(windows))
+        .route("/v1/dlq", get(dlq::list))
+        .route("/v1/dlq/retry", post(dlq::retry))
+        .route("/v1/dlq/drop", post(dlq::drop_letters))
         .route("/v1/cut", post(cut))
         .route("/v1/reconcile", get(reconciled).post(reconcile))
         .fallback(async || {
             refuse(
                 StatusCode::NOT_FOUND,
-                "no such page; see /healthz /readyz /metrics /v1/status /v1/windows /v1/reconcile",
+                "no such page; see /healthz /readyz /metrics /v1/status /v1/windows /v1/dlq /v1/reconcile",
             )
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))
         .with_state(shared)
 }
 
-fn refuse(status: StatusCode, error: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
 }
 
@@ -134,10 +142,17 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
     Json((shared.control.status)()).into_response()
 }
 
-async fn windows(State(shared): State<Arc<Shared>>) -> Response {
-    match (shared.control.windows)() {
-        Ok(rows) => Json(rows).into_response(),
-        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+/// The ledger; with `after`, a consumer waits here for the next window instead of asking again and again.
+async fn windows(State(shared): State<Arc<Shared>>, Query(asked): Query<WindowAsk>) -> Response {
+    let until = Instant::now() + Duration::from_millis(asked.wait_ms.min(LONGEST_WAIT_MS));
+    loop {
+        match (shared.control.windows)(asked.clone()) {
+            Ok(rows) if rows.is_empty() && asked.after.is_some() && Instant::now() < until => {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(rows) => return Json(rows).into_response(),
+            Err(error) => return refuse(StatusCode::NOT_FOUND, &error),
+        }
     }
 }
 

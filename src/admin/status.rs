@@ -200,8 +200,25 @@ pub struct SinkRow {
     pub lag_ms: u64,
     /// Failures since the last success.
     pub failures: u32,
+    /// Records that it refused and that nobody dropped.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// Why the last delivery failed; empty: it did not.
     pub error: String,
+}
+
+/// Which windows are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowAsk {
+    /// Those after this one; absent: the newest.
+    pub after: Option<u64>,
+    /// Those that this sink has; empty: all that are closed.
+    #[serde(default)]
+    pub sink: String,
+    /// If there is none, wait for one so long.
+    #[serde(default)]
+    pub wait_ms: u64,
 }
 
 /// An open gap.

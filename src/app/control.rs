@@ -3,29 +3,35 @@
 use super::cut::cut;
 use super::parts::Running;
 use crate::admin::{
-    self, Control, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Reason, SinkRow,
-    SnapshotStatus, Status, WindowRow,
+    self, Control, ExportStatus, FollowerStatus, GapRow, LetterAsk, LetterOrder, LetterRefused, LetterRow, LogStatus,
+    NodeStatus, ProxyStatus, Reason, SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow,
 };
 use crate::audit::node::NodeFacts;
 use crate::changelog::LogError;
 use crate::export::SinkStatus;
+use crate::export::dead::{Letter, Stage, State};
 use crate::export::ledger::Window;
 use crate::metrics;
+use crate::types::Lsn;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+/// Most windows of an answer to a consumer.
+const PAGE: u64 = 1_000;
 /// Most windows of a listing.
 const WINDOWS: u64 = 10_000;
 
 /// Ties the admin routes to the parts.
 pub(super) fn control(running: &Arc<Running>) -> Control {
-    let [for_reasons, for_status, for_windows, for_cut, for_sample, for_ask, for_report] =
+    let [for_reasons, for_status, for_windows, for_letters, for_order, for_cut, for_sample, for_ask, for_report] =
         std::array::from_fn(|_| Arc::clone(running));
     Control {
         reasons: Box::new(move || for_reasons.reasons()),
         status: Box::new(move || for_status.status()),
-        windows: Box::new(move || for_windows.windows()),
+        windows: Box::new(move |asked| for_windows.windows(&asked)),
+        letters: Box::new(move |asked| for_letters.letters(asked)),
+        order: Box::new(move |asked, order| for_order.order(asked, order)),
         cut: Box::new(move |label| Box::pin(cut(Arc::clone(&for_cut.exporter), Arc::clone(&for_cut.horizon), label))),
         reconcile: Box::new(move |asked| for_ask.reconcile(asked)),
         reconciled: Box::new(move || for_report.reconciled()),
@@ -192,8 +198,9 @@ impl Running {
         self.storage.index.gaps().into_values().map(row).collect()
     }
 
-    fn windows(&self) -> Result<Vec<WindowRow>, String> {
-        let delivered = self.exporter.status().sinks.iter().map(|s| s.delivered).min();
+    fn windows(&self, asked: &WindowAsk) -> Result<Vec<WindowRow>, String> {
+        let sinks = self.exporter.status().sinks;
+        let delivered = sinks.iter().map(|s| s.delivered).min();
         let row = |w: Window| WindowRow {
             id: w.id.0,
             cause: w.cause.name().to_owned(),
@@ -206,8 +213,36 @@ impl Running {
             exported: delivered.is_some_and(|at| at >= w.id),
             label: w.label.unwrap_or_default(),
         };
-        let windows = self.exporter.windows(WINDOWS).map_err(|error| error.to_string())?;
-        Ok(windows.into_iter().map(row).collect())
+        let windows = match asked.after {
+            None => self.exporter.windows(WINDOWS),
+            Some(after) => {
+                let at_sink = || sinks.iter().find(|s| s.name == asked.sink).map(|s| s.delivered.0);
+                let last = match asked.sink.as_str() {
+                    "" => u64::MAX,
+                    name => at_sink().ok_or_else(|| format!("sink: there is no sink `{name}`"))?,
+                };
+                self.exporter.windows_between(after, last.min(after.saturating_add(PAGE)))
+            }
+        };
+        Ok(windows.map_err(|error| error.to_string())?.into_iter().map(row).collect())
+    }
+
+    fn letters(&self, asked: &LetterAsk) -> Vec<LetterRow> {
+        let letters = self.exporter.dead_letters(&asked.sink).into_iter();
+        let named = |lsn: u64| asked.lsns.is_empty() || asked.lsns.contains(&lsn);
+        letters.filter(|(_, letter)| named(letter.record.lsn)).map(|(sink, letter)| letter_row(sink, letter)).collect()
+    }
+
+    fn order(&self, asked: &LetterAsk, order: LetterOrder) -> Result<u64, LetterRefused> {
+        let lsns = asked.lsns.iter().map(|lsn| Lsn(*lsn)).collect();
+        if !asked.sink.is_empty() && !self.exporter.status().sinks.iter().any(|sink| sink.name == asked.sink) {
+            return Err(LetterRefused::Sink(format!("sink: there is no sink `{}`", asked.sink)));
+        }
+        let changed = match order {
+            LetterOrder::Retry => self.exporter.retry_letters(&asked.sink, &lsns),
+            LetterOrder::Drop => self.exporter.drop_letters(&asked.sink, &lsns),
+        };
+        changed.map(|n| n as u64).map_err(|error| LetterRefused::Failed(error.to_string()))
     }
 }
 
@@ -227,6 +262,38 @@ fn sink_row(sink: SinkStatus) -> SinkRow {
         lag_records: sink.lag_records,
         lag_ms: sink.lag_ms,
         failures: sink.failures,
+        dead_letters: sink.dead_letters,
         error: sink.error,
+    }
+}
+
+fn letter_row(sink: &str, letter: Letter) -> LetterRow {
+    let (state, amendment) = match letter.state {
+        State::Waiting => ("waiting", 0),
+        State::Asked(number) => ("asked", number),
+        State::Delivered(number) => ("delivered", number),
+        State::Dropped => ("dropped", 0),
+    };
+    let refused_in = match letter.stage {
+        Stage::Serialization => "serialization",
+        Stage::Delivery => "delivery",
+    };
+    let record = letter.record;
+    LetterRow {
+        sink: sink.to_owned(),
+        lsn: record.lsn,
+        window: letter.window,
+        ns: record.ns,
+        key: record.key,
+        epoch: record.epoch,
+        seq: record.seq,
+        op: record.op,
+        stage: refused_in.to_owned(),
+        reason: letter.reason,
+        first: time_of(letter.first_ms),
+        last: time_of(letter.last_ms),
+        attempts: letter.attempts,
+        state: state.to_owned(),
+        amendment,
     }
 }

@@ -81,7 +81,7 @@ fn there<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
 pub(super) type Sha = [u8; 32];
 
 /// A change, checked for itself.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) ns: String,
     pub(super) key: Vec<u8>,

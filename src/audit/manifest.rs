@@ -1,5 +1,6 @@
 //! Reading a manifest: its fields, and that it is in the form in which the exporter writes it.
 
+use super::line::Change;
 use super::{Kind, Wrong, expect, wrong};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -11,6 +12,8 @@ pub(super) struct Manifest {
     pub(super) format: u32,
     pub(super) log: String,
     pub(super) window: u64,
+    /// Absent: the window itself.
+    pub(super) amendment: Option<u32>,
     pub(super) cause: String,
     #[serde(rename = "label")]
     pub(super) _label: Option<String>,
@@ -31,7 +34,46 @@ pub(super) struct Manifest {
     pub(super) form: Option<Form>,
     /// Absent: all namespaces.
     pub(super) selection: Option<Selection>,
+    /// Records that the window lacks.
+    #[serde(default)]
+    pub(super) missing: Vec<Missing>,
     pub(super) previous_manifest_sha256: Option<String>,
+}
+
+/// A record that a window lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Missing {
+    pub(super) lsn: u64,
+    ns: String,
+    key: String,
+    epoch: u32,
+    seq: u64,
+    op: String,
+    before_sha256: Option<String>,
+    after_sha256: Option<String>,
+}
+
+impl Missing {
+    /// The change, without its images.
+    pub(super) fn change(&self) -> Result<Change, Wrong> {
+        let form = |e: hex::FromHexError| Wrong { kind: Kind::ManifestForm, what: format!("missing: {e}") };
+        let sha = |text: &Option<String>| -> Result<Option<[u8; 32]>, Wrong> {
+            let Some(text) = text else { return Ok(None) };
+            let mut sha = [0; 32];
+            hex::decode_to_slice(text, &mut sha).map_err(form)?;
+            Ok(Some(sha))
+        };
+        Ok(Change {
+            ns: self.ns.clone(),
+            key: hex::decode(&self.key).map_err(form)?,
+            epoch: self.epoch,
+            seq: self.seq,
+            op: self.op.clone(),
+            before: sha(&self.before_sha256)?,
+            after: sha(&self.after_sha256)?,
+        })
+    }
 }
 
 /// How the files are written.

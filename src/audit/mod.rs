@@ -18,6 +18,7 @@
 //!    is the record's; each change hash is right.
 //! 6. Counts, ranges, clocks, alive, fingerprints, completeness and gaps of the manifest are what the lines give.
 
+mod amend;
 mod batch;
 mod files;
 mod fold;

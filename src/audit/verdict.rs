@@ -135,6 +135,10 @@ pub struct Verdict {
     pub last_lsn: u64,
     /// SHA-256 of the last manifest that holds: it vouches for all before it.
     pub last_manifest_sha256: String,
+    /// Records that windows lack because the sink refused them, and that no amendment brought: the dead letters.
+    pub missing: u64,
+    /// Records that amendments brought.
+    pub amended: u64,
     /// Windows whose files are in a form that the audit does not read: only their bytes and manifests are proved.
     pub unread: u64,
     /// A window at the end has no manifest: it was never finished, or is being written now.
@@ -180,6 +184,9 @@ impl fmt::Display for Verdict {
         }
         if let Some(window) = self.unfinished {
             writeln!(f, "window {window} has no manifest yet and was not looked at")?;
+        }
+        if self.missing + self.amended > 0 {
+            writeln!(f, "{} records are missing (dead letters), {} came in amendments", self.missing, self.amended)?;
         }
         if self.unread > 0 {
             writeln!(

@@ -1,10 +1,11 @@
 //! The walk over the folder: windows in order, each manifest, each file, each line.
 
+use super::amend;
 use super::batch::Batch;
 use super::files::Lines;
 use super::fold::Fold;
 use super::line::Line;
-use super::manifest::{self, File, Manifest};
+use super::manifest::{self, File, Manifest, Missing};
 use super::merge::{Broken, Merge, Place};
 use super::{Finding, Kind, Stop, Verdict, Wrong, expect};
 use crate::disk::Disk;
@@ -38,12 +39,15 @@ struct Tally {
     continued: bool,
     /// The lsn that comes next, or later.
     next: u64,
+    /// Records that the window lacks, met so far.
+    skipped: usize,
 }
 
 impl Audit<'_> {
     pub(super) fn run(&mut self, progress: &mut dyn FnMut(&Verdict)) -> Result<(), Stop> {
         let names = self.disk.list(self.dir)?;
-        let windows: Vec<&String> = names.iter().filter(|name| name.starts_with("window-")).collect();
+        let (amendments, windows): (Vec<&String>, Vec<&String>) =
+            names.iter().filter(|name| name.starts_with("window-")).partition(|name| name.contains(".amendment-"));
         let mark = names.iter().any(|name| name == "tidelog.json");
         if windows.is_empty() && !mark {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no windows here: is this an export folder?").into());
@@ -60,7 +64,8 @@ impl Audit<'_> {
                 let what = "it has no manifest, but later windows are there".to_owned();
                 return Err(at(number, None, None)(Wrong { kind: Kind::WindowMissing, what }));
             }
-            self.window(number, &dir)?;
+            let missing = self.window(number, &dir)?;
+            amend::check(self, number, missing, &amendments)?;
             progress(&self.verdict);
         }
         if mark && !self.verdict.log.is_empty() { self.mark() } else { Ok(()) }
@@ -108,26 +113,17 @@ impl Audit<'_> {
         expect(log == self.verdict.log, Kind::Mark, what).map_err(at(0, Some("tidelog.json"), None))
     }
 
-    fn window(&mut self, number: u64, dir: &Path) -> Result<(), Stop> {
+    /// Checks a window; tells what it lacks.
+    fn window(&mut self, number: u64, dir: &Path) -> Result<Vec<Missing>, Stop> {
         let in_manifest = || at(number, Some("manifest.json"), None);
         let bytes = self.disk.read(&dir.join("manifest.json"))?;
         let manifest = manifest::parse(&bytes).map_err(in_manifest())?;
         self.identity(number, &manifest).map_err(in_manifest())?;
-        let names = self.disk.list(dir)?;
-        let known = |name: &String| name == "manifest.json" || manifest.files.iter().any(|f| f.name == *name);
-        if let Some(extra) = names.iter().find(|name| !known(name)) {
-            let what = "the manifest does not name it".to_owned();
-            return Err(at(number, Some(extra), None)(Wrong { kind: Kind::FileExtra, what }));
-        }
+        self.files(number, dir, &manifest)?;
         let mut tally = Tally::default();
-        for file in &manifest.files {
-            if !names.contains(&file.name) {
-                let what = "the manifest names it, it is not there".to_owned();
-                return Err(at(number, Some(&file.name), None)(Wrong { kind: Kind::FileMissing, what }));
-            }
-        }
         if manifest.is_read() {
             self.lines(number, dir, &manifest, &mut tally)?;
+            self.skip(&manifest, &mut tally, u64::MAX).map_err(in_manifest())?;
             self.totals(&manifest, &tally).map_err(in_manifest())?;
         } else {
             self.bytes(number, dir, &manifest)?;
@@ -143,12 +139,30 @@ impl Audit<'_> {
         verdict.last_lsn = manifest.last_lsn;
         verdict.last_manifest_sha256.clone_from(&sha);
         self.previous = Some(sha);
+        Ok(manifest.missing)
+    }
+
+    /// The files are those of the manifest.
+    pub(super) fn files(&self, number: u64, dir: &Path, manifest: &Manifest) -> Result<(), Stop> {
+        let names = self.disk.list(dir)?;
+        let known = |name: &String| name == "manifest.json" || manifest.files.iter().any(|f| f.name == *name);
+        if let Some(extra) = names.iter().find(|name| !known(name)) {
+            let what = "the manifest does not name it".to_owned();
+            return Err(at(number, Some(extra), None)(Wrong { kind: Kind::FileExtra, what }));
+        }
+        for file in &manifest.files {
+            if !names.contains(&file.name) {
+                let what = "the manifest names it, it is not there".to_owned();
+                return Err(at(number, Some(&file.name), None)(Wrong { kind: Kind::FileMissing, what }));
+            }
+        }
         Ok(())
     }
 
     fn identity(&self, number: u64, manifest: &Manifest) -> Result<(), Wrong> {
         let found = manifest.window;
-        expect(found == number, Kind::ManifestIdentity, || format!("it says window {found}"))?;
+        let same = found == number && manifest.amendment.is_none();
+        expect(same, Kind::ManifestIdentity, || format!("it says window {found}"))?;
         let ours = &self.verdict.log;
         let same = ours.is_empty() || manifest.log == *ours;
         expect(same, Kind::ManifestIdentity, || {
@@ -162,8 +176,8 @@ impl Audit<'_> {
         let next = self.verdict.last_lsn + 1;
         let (first, last) = (manifest.first_lsn, manifest.last_lsn);
         let range = last + 1 - first.min(last + 1);
-        let range =
-            first == next && if manifest.is_whole() { range == manifest.records } else { range >= manifest.records };
+        let told = manifest.records + manifest.missing.len() as u64;
+        let range = first == next && if manifest.is_whole() { range == told } else { range >= told };
         expect(range, Kind::Lsn, || format!("lsn {first} to {last}, {} records, after {}", manifest.records, next - 1))
     }
 
@@ -222,7 +236,7 @@ impl Audit<'_> {
     }
 
     /// Files whose contents are not read here: only their bytes are proved.
-    fn bytes(&self, number: u64, dir: &Path, manifest: &Manifest) -> Result<(), Stop> {
+    pub(super) fn bytes(&self, number: u64, dir: &Path, manifest: &Manifest) -> Result<(), Stop> {
         for file in &manifest.files {
             let (length, sha) = whole(self.disk, &dir.join(&file.name))?;
             same_bytes(file, length, &sha).map_err(at(number, Some(&file.name), None))?;
@@ -232,6 +246,7 @@ impl Audit<'_> {
 
     fn line(&mut self, line: Line, manifest: &Manifest, tally: &mut Tally) -> Result<(), Wrong> {
         expect(line.log == manifest.log, Kind::LineForm, || format!("it is of log {}", line.log))?;
+        self.skip(manifest, tally, line.lsn)?;
         let (next, found) = (tally.next.max(manifest.first_lsn), line.lsn);
         let fits = if manifest.selection.is_some() { found >= next } else { found == next };
         expect(fits, Kind::Lsn, || format!("lsn {found} where {next} belongs"))?;
@@ -248,7 +263,7 @@ impl Audit<'_> {
         tally.records += 1;
         tally.continued = line.continued;
         // Of a selection, some changes of a transaction may be elsewhere.
-        if manifest.selection.is_none() {
+        if manifest.selection.is_none() && manifest.missing.is_empty() {
             self.batch.line(line.txn.clone(), line.continued)?;
         }
         if let Some(word) = line.control.clone() {
@@ -262,8 +277,22 @@ impl Audit<'_> {
         self.fold.change(change)
     }
 
+    /// What the window lacks before the record `lsn` stands in its manifest, without its contents.
+    fn skip(&mut self, manifest: &Manifest, tally: &mut Tally, lsn: u64) -> Result<(), Wrong> {
+        while let Some(missing) = manifest.missing.get(tally.skipped).filter(|missing| missing.lsn < lsn) {
+            let next = tally.next.max(manifest.first_lsn);
+            let fits = if manifest.selection.is_some() { missing.lsn >= next } else { missing.lsn == next };
+            expect(fits, Kind::Lsn, || format!("missing: lsn {} where {next} belongs", missing.lsn))?;
+            tally.next = missing.lsn + 1;
+            tally.skipped += 1;
+            tally.continued = false;
+            self.fold.change(missing.change()?)?;
+        }
+        Ok(())
+    }
+
     fn totals(&mut self, manifest: &Manifest, tally: &Tally) -> Result<(), Wrong> {
-        let selected = manifest.selection.is_some();
+        let selected = manifest.selection.is_some() || !manifest.missing.is_empty();
         expect(selected || !tally.continued, Kind::Batch, || "its last record says that its batch goes on".into())?;
         let (told, found) = (manifest.records, tally.records);
         expect(told == found, Kind::Counts, || format!("{found} records, the manifest says {told}"))?;
@@ -286,7 +315,7 @@ impl Tally {
 }
 
 /// Puts the place to what is wrong.
-fn at(window: u64, file: Option<&str>, line: Option<u64>) -> impl FnOnce(Wrong) -> Stop {
+pub(super) fn at(window: u64, file: Option<&str>, line: Option<u64>) -> impl FnOnce(Wrong) -> Stop {
     let file = file.map(str::to_owned);
     move |Wrong { kind, what }| Stop::Wrong(Box::new(Finding { kind, window, file, line, what }))
 }

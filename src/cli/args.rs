@@ -104,6 +104,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Records that sinks refused, each alone: look at them, deliver them after all, or give them up
+    Dlq {
+        /// What to do
+        #[command(subcommand)]
+        command: DlqCommand,
+    },
     /// Print a reference page made from the code
     Docs {
         /// Which
@@ -230,6 +236,54 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
             Parsed::Done(if said.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// Which letters, and where the sidecar is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Letters {
+    /// The admin address of a running sidecar
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:27118")]
+    pub admin: Address,
+    /// Only of this sink
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub sink: String,
+    /// Only of these records (their numbers in the log)
+    #[arg(value_name = "LSN")]
+    pub lsn: Vec<u64>,
+}
+
+/// `tidelog dlq …`
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum DlqCommand {
+    /// A line for each letter
+    List {
+        #[command(flatten)]
+        letters: Letters,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// All that is known of letters, but the documents
+    Show {
+        #[command(flatten)]
+        letters: Letters,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deliver records (all that wait, or those named) in amendments of their windows
+    Retry {
+        #[command(flatten)]
+        letters: Letters,
+    },
+    /// Let records stay missing
+    Drop {
+        #[command(flatten)]
+        letters: Letters,
+        /// All that wait
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[cfg(test)]

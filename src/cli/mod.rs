@@ -8,6 +8,7 @@
 
 mod admin_client;
 mod args;
+mod dlq;
 mod log;
 mod reconcile;
 mod status;
@@ -89,6 +90,7 @@ fn perform(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
             let asked = reconcile::Asked { admin: &admin, namespace, from, to, repair, sample, json };
             reconcile::reconcile(&asked, out)?;
         }
+        Command::Dlq { command } => dlq::dlq(&command, out)?,
         Command::Docs { page } => {
             let page = match page {
                 DocsPage::Settings => crate::config::reference_page(),

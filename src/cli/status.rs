@@ -102,7 +102,11 @@ fn print_sink(sink: &SinkRow, out: &mut dyn Write) -> io::Result<()> {
         0 => sink.state.clone(),
         n => format!("{} after {}", sink.state, things(u64::from(n), "failure")),
     };
-    writeln!(out, "              {} ({}) {state}: window {window}{behind}, {place}", sink.name, sink.kind)
+    let dead = match sink.dead_letters {
+        0 => String::new(),
+        n => format!(", {}", things(n, "dead letter")),
+    };
+    writeln!(out, "              {} ({}) {state}: window {window}{behind}{dead}, {place}", sink.name, sink.kind)
 }
 
 fn print_snapshot(snapshot: &SnapshotStatus, out: &mut dyn Write) -> io::Result<()> {

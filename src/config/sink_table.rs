@@ -31,6 +31,7 @@ pub(super) const SINK_SETTINGS: &[SinkSetting] = &[
     row("namespaces", "all", "a list of `db.collection` and `db.*`", "What it gets. Empty: all."),
     row("exclude", "all", "a list of `db.collection` and `db.*`", "What it does not get, though `namespaces` names it."),
     row("start", "all", "\"oldest\", \"now\" or the number of a window", "Where it begins when it is new. Later it goes on where it was."),
+    row("max_record_bytes", "all", "a whole number", "A record whose images (before and after, as BSON) are together larger than this goes to the dead letters; the rest of its window goes on. 0: no bound."),
     row("bytes_per_second", "all", "a whole number", "Bytes delivered in a second, at most. 0: no bound."),
     row("dir", "folder", "a path", "The folder."),
     row("url", "object, delta, webhook", "a URL", "`s3://bucket/prefix`, `gs://…`, `az://…`, `file:///…`; for a webhook `http://…` or `https://…`."),

@@ -121,6 +121,8 @@ pub struct SinkConfig {
     pub exclude: Vec<NamespacePattern>,
     /// Where it begins when it is new.
     pub start: Start,
+    /// A record whose images together are larger goes to the dead letters; 0: no bound.
+    pub max_record_bytes: u64,
     /// Bytes delivered in a second, at most; 0: no bound.
     pub bytes_per_second: u64,
     /// `folder`: where.
@@ -149,6 +151,7 @@ impl Default for SinkConfig {
             namespaces: Vec::new(),
             exclude: Vec::new(),
             start: Start::default(),
+            max_record_bytes: 0,
             bytes_per_second: 0,
             dir: PathBuf::new(),
             url: String::new(),

@@ -1,6 +1,7 @@
 //! Why windows cannot be closed or delivered.
 
 use super::checkpoint::CheckpointError;
+use super::dead::{MAX_LETTERS, MAX_OF_WINDOW};
 use super::ledger::LedgerError;
 use crate::changelog::LogError;
 use crate::format::FormatError;
@@ -60,6 +61,16 @@ pub enum ExportError {
     /// A record or a file that cannot be written in the sink's form.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// Too many records are refused for it to be the records' fault.
+    #[error(
+        "window {window}: more records are refused than single ones ({MAX_OF_WINDOW} of a window, {MAX_LETTERS} in all): {reason}"
+    )]
+    Refused {
+        /// The window.
+        window: WindowId,
+        /// Why the last one was.
+        reason: String,
+    },
     /// The log does not have the record that comes next.
     #[error("window {window} needs record {lsn}, the log does not have it")]
     Missing {

@@ -2,6 +2,7 @@
 
 use super::cut::{Cutting, Request};
 use super::cutter::Limits;
+use super::dead::Letter;
 use super::error::{ExportError, MAX_LABEL_BYTES};
 use super::ledger::{Ledger, Window, Windows};
 use super::status::{CutterLive, SinkLive, SinkSeat, Status};
@@ -12,8 +13,10 @@ use crate::clock::Clock;
 use crate::config::{SinkConfig, SinkKind};
 use crate::disk::Disk;
 use crate::format::jsonl::Bson;
+use crate::metrics;
 use crate::types::{Lsn, WindowId};
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -132,14 +135,15 @@ pub(super) fn assemble(
     let ledger = Ledger::open(&*disk, &options.data.join("windows"), log_id)?;
     let (windows, stop) = (ledger.windows(), Arc::new(AtomicBool::new(false)));
     let checkpoints = options.data.join("checkpoints");
-    let sources = Sources { disk, log: Arc::clone(&log), log_id, windows: Arc::clone(&windows), checkpoints };
+    let dead = options.data.join("dead");
+    let sources = Sources { disk, log: Arc::clone(&log), log_id, windows: Arc::clone(&windows), checkpoints, dead };
     let (mut workers, mut sinks) = (Vec::new(), Vec::new());
     for sink in options.sinks {
         let worker = Worker::new(sources.clone(), sink, Arc::clone(&stop))?;
         let (name, config) = (worker.options().name, &worker.options().config);
         let (kind, place) = (config.kind.name(), place(config));
         let live = watch::Sender::new(SinkLive { position: worker.position(), ..SinkLive::default() });
-        sinks.push(SinkSeat { name, kind, place, live });
+        sinks.push(SinkSeat { name, kind, place, live, letters: worker.letters() });
         workers.push(worker);
     }
     let (cutter, retry_ms, horizon) = (CutterLive::default(), options.retry_ms, options.horizon);
@@ -219,6 +223,55 @@ impl ExporterHandle {
         let last = self.shared.windows.last().0;
         let ids = last.saturating_sub(count) + 1..=last;
         ids.filter_map(|id| self.window(WindowId(id)).transpose()).collect()
+    }
+
+    /// The closed windows after `after`, up to `last`, oldest first.
+    ///
+    /// # Errors
+    /// As [`window`](Self::window).
+    pub fn windows_between(&self, after: u64, last: u64) -> Result<Vec<Window>, ExportError> {
+        let last = last.min(self.shared.windows.last().0);
+        let ids = after.saturating_add(1)..=last;
+        ids.filter_map(|id| self.window(WindowId(id)).transpose()).collect()
+    }
+
+    /// The dead letters of a sink (empty: of all), with the sink's name.
+    pub fn dead_letters(&self, sink: &str) -> Vec<(&'static str, Letter)> {
+        let of = |seat: &SinkSeat| -> Vec<_> {
+            seat.letters.lock().letters().map(|letter| (seat.name, letter.clone())).collect()
+        };
+        self.seats(sink).flat_map(of).collect()
+    }
+
+    /// Asks for records again that a sink (empty: any) refused: these, or all that wait. Tells how many.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn retry_letters(&self, sink: &str, lsns: &BTreeSet<Lsn>) -> Result<usize, ExportError> {
+        let mut changed = 0;
+        for seat in self.seats(sink) {
+            changed += seat.letters.lock().retry(lsns)?;
+        }
+        self.shared.wake();
+        Ok(changed)
+    }
+
+    /// Lets records stay missing that a sink (empty: any) refused: these, or all that wait. Tells how many.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn drop_letters(&self, sink: &str, lsns: &BTreeSet<Lsn>) -> Result<usize, ExportError> {
+        let mut changed = 0;
+        for seat in self.seats(sink) {
+            let mut letters = seat.letters.lock();
+            changed += letters.drop_letters(lsns)?;
+            metrics::DEAD_LETTERS.set_for(seat.name, letters.waiting() as u64);
+        }
+        Ok(changed)
+    }
+
+    fn seats(&self, sink: &str) -> impl Iterator<Item = &SinkSeat> {
+        self.shared.sinks.iter().filter(move |seat| sink.is_empty() || seat.name == sink)
     }
 
     /// Up to here every sink has the log: retention may go so far.

@@ -4,11 +4,12 @@
 //! manifest holds the SHA-256 of the one before, so the newest one vouches for all. `deploy/docs/manifest.md` names the
 //! fields.
 
+use super::dead::Missing;
 use super::ledger::Window;
 use crate::config::{Compression, Envelope, Format, NamespacePattern};
 use crate::format::ejson::text;
 use crate::format::jsonl::control_words;
-use crate::types::{Body, Control, Digest, Gap, Hlc, LogId, LogState, Record, remedy};
+use crate::types::{Body, Control, Gap, Hlc, LogId, LogState, Record, remedy};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -21,6 +22,9 @@ pub struct Manifest {
     format: u32,
     log: String,
     window: u64,
+    /// Which amendment of the window this is; absent: the window itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amendment: Option<u32>,
     cause: &'static str,
     label: Option<String>,
     records: u64,
@@ -41,6 +45,9 @@ pub struct Manifest {
     /// Of a sink that does not get all namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     selection: Option<SelectionEntry>,
+    /// Records that the window lacks, because the sink refused each of them alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<Missing>,
     previous_manifest_sha256: Option<String>,
 }
 
@@ -75,8 +82,12 @@ pub struct Delivered {
     pub selection: Option<SelectionEntry>,
     /// The files of the window.
     pub files: Vec<FileEntry>,
-    /// SHA-256 of the manifest before.
-    pub previous: Option<Digest>,
+    /// Records that are missing.
+    pub missing: Vec<Missing>,
+    /// Which amendment it is, if it is one.
+    pub amendment: Option<u32>,
+    /// SHA-256 of the manifest before; of an amendment, that of the window or of its amendment before.
+    pub previous: Option<String>,
 }
 
 /// A file of the window.
@@ -204,6 +215,7 @@ impl Manifest {
             format: FORMAT,
             log: log.to_string(),
             window: window.id.0,
+            amendment: delivered.amendment,
             cause: window.cause.name(),
             label: window.label.clone(),
             records: delivered.files.iter().map(|file| file.records).sum(),
@@ -220,7 +232,8 @@ impl Manifest {
             reconciled: events.reconciled,
             form: delivered.form,
             selection: delivered.selection,
-            previous_manifest_sha256: delivered.previous.map(|sha| sha.to_string()),
+            missing: delivered.missing,
+            previous_manifest_sha256: delivered.previous,
         }
     }
 

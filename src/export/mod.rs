@@ -9,6 +9,7 @@
 pub mod checkpoint;
 mod cut;
 mod cutter;
+pub mod dead;
 mod error;
 mod handle;
 pub mod ledger;

@@ -1,11 +1,13 @@
 //! What is known of the export at this moment, for people and probes.
 
 use super::checkpoint::Checkpoint;
+use super::dead::DeadLetters;
 use super::handle::Shared;
 use crate::metrics;
 use crate::sink::Class;
 use crate::types::{Lsn, WindowId};
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
@@ -47,6 +49,8 @@ pub struct SinkStatus {
     pub stopped: bool,
     /// Failures since the last success.
     pub failures: u32,
+    /// Records that it refused and that nobody dropped.
+    pub dead_letters: u64,
 }
 
 /// How far a sink is, as its worker tells it.
@@ -65,6 +69,7 @@ pub(super) struct SinkSeat {
     pub(super) kind: &'static str,
     pub(super) place: String,
     pub(super) live: watch::Sender<SinkLive>,
+    pub(super) letters: Arc<Mutex<DeadLetters>>,
 }
 
 impl SinkSeat {
@@ -124,6 +129,7 @@ impl Shared {
             error: live.error,
             stopped: live.stopped,
             failures: live.failures,
+            dead_letters: seat.letters.lock().waiting() as u64,
         }
     }
 

@@ -101,7 +101,7 @@ impl Rig {
         let mut failures = 0;
         loop {
             let cut = self.advance(4_000);
-            let delivered = self.worker.step();
+            let delivered = self.worker.step(0);
             if cut.is_err() || delivered.is_err() {
                 failures += 1;
                 if failures > 1 {
@@ -234,7 +234,7 @@ fn exporting_again_gives_the_same_bytes() {
     let again = disk.kill();
     again.remove_dir_all(Path::new(EXPORT)).expect("remove");
     let mut missing = rig(&again, Bson::WhereNeeded).expect("open");
-    assert!(matches!(missing.worker.step(), Err(error) if error.class() == Class::Transient), "the folder vanished");
+    assert!(matches!(missing.worker.step(0), Err(error) if error.class() == Class::Transient), "the folder vanished");
     drop(missing);
     again.remove_dir_all(Path::new("/data/checkpoints")).expect("remove");
     // Another setting now: old windows keep theirs.

@@ -114,14 +114,14 @@ fn run_worker(shared: &Shared, seat: usize, mut worker: Worker) {
     let Some(seat) = shared.sinks.get(seat) else { return };
     let (mut failures, mut heard) = (0, 0);
     while !shared.stop.load(Ordering::Acquire) {
-        let pause = match worker.step() {
+        let pause = match worker.step(shared.clock.wall_ms()) {
             Ok(Progress::Stopped) => return,
             Ok(progress) => {
                 failures = 0;
                 if progress == Progress::Delivered || seat.live.borrow().failures > 0 {
                     seat.moved(worker.position());
                 }
-                if progress == Progress::Delivered { Duration::ZERO } else { IDLE }
+                if matches!(progress, Progress::Delivered | Progress::Again) { Duration::ZERO } else { IDLE }
             }
             Err(error) => {
                 failures += 1;

@@ -4,6 +4,7 @@
 //! A step that fails leaves nothing that the next one could not do again.
 
 use super::checkpoint::{self, Checkpoint};
+use super::dead::{Amendment, DeadLetters, Missing, Refusal, Stage};
 use super::error::ExportError;
 use super::ledger::{Window, Windows};
 use super::manifest::{Counts, Delivered, Events, FileEntry, FormEntry, Manifest, SelectionEntry};
@@ -12,11 +13,12 @@ use crate::changelog::Changelog;
 use crate::config::{Envelope, Format, SinkConfig, Start};
 use crate::disk::Disk;
 use crate::enrich::Enrichment;
-use crate::format::Form;
-use crate::format::jsonl::Bson;
+use crate::format::jsonl::{Bson, control_words};
+use crate::format::{Form, FormatError};
 use crate::metrics;
-use crate::sink::{self, Opening, Position, SealedFile, Setting, Sink};
-use crate::types::{Body, Digest, LogId, LogState, Lsn, Record, WindowId};
+use crate::sink::{self, Opening, Position, SealedFile, Setting, Sink, SinkError};
+use crate::types::{Body, Control, Digest, LogId, LogState, Lsn, Record, WindowId};
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -31,6 +33,8 @@ pub(super) struct Sources {
     pub(super) windows: Arc<Windows>,
     /// `DATA/checkpoints`.
     pub(super) checkpoints: PathBuf,
+    /// `DATA/dead`.
+    pub(super) dead: PathBuf,
 }
 
 /// A sink's name, which is its metric label and the name of its checkpoint, and its settings.
@@ -47,14 +51,13 @@ pub struct SinkOptions {
 pub(super) enum Progress {
     /// A window is at the sink.
     Delivered,
+    /// A record was refused: the window is to be delivered without it.
+    Again,
     /// There is none to deliver.
     Nothing,
     /// It was told to stop.
     Stopped,
 }
-
-/// What was written of a window.
-type Written = ((Counts, Events), Vec<SealedFile>);
 
 /// The delivery to one sink.
 #[derive(Debug)]
@@ -65,9 +68,32 @@ pub(super) struct Worker {
     enrichment: Enrichment,
     sink: Option<Box<dyn Sink>>,
     position: Option<Checkpoint>,
+    letters: Arc<Mutex<DeadLetters>>,
     /// At the end of the last window delivered.
     state: LogState,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
+}
+
+/// What is to be delivered.
+struct Job {
+    window: Window,
+    /// It is not the window, but records that it lacks.
+    amendment: Option<Amendment>,
+}
+
+impl Job {
+    fn opening(&self, form: Form) -> Opening {
+        let files = (0..form.parts).map(|part| form.file_name(part)).collect();
+        let amendment = self.amendment.as_ref().map_or(0, |a| a.number);
+        Opening { window: self.window.id, amendment, files }
+    }
+}
+
+/// What was written of it.
+struct Written {
+    content: (Counts, Events),
+    files: Vec<SealedFile>,
+    missing: Vec<Missing>,
 }
 
 impl Worker {
@@ -89,9 +115,10 @@ impl Worker {
                 window.fold(&mut state);
             }
         }
-        let form = Form::of(&options.config);
+        let letters = DeadLetters::open(Arc::clone(&sources.disk), &sources.dead, options.name, sources.log_id)?;
+        let (form, letters) = (Form::of(&options.config), Arc::new(Mutex::new(letters)));
         let enrichment = Enrichment::default();
-        Ok(Self { sources, options, form, enrichment, sink: None, position, state, stop })
+        Ok(Self { sources, options, form, enrichment, sink: None, position, letters, state, stop: Stop(stop) })
     }
 
     pub(super) fn position(&self) -> Option<Checkpoint> {
@@ -102,38 +129,59 @@ impl Worker {
         &self.options
     }
 
-    /// Delivers the next closed window, if there is one. After an error the sink is opened and checked anew.
-    pub(super) fn step(&mut self) -> Result<Progress, ExportError> {
-        let result = self.deliver();
+    pub(super) fn letters(&self) -> Arc<Mutex<DeadLetters>> {
+        Arc::clone(&self.letters)
+    }
+
+    /// Delivers the next closed window, or an amendment that was asked for, if there is one. After an error the sink is opened
+    /// and checked anew.
+    pub(super) fn step(&mut self, now_ms: i64) -> Result<Progress, ExportError> {
+        let result = self.deliver(now_ms);
         if result.is_err() {
             self.sink = None;
         }
-        result
+        match result {
+            Err(ExportError::Sink(SinkError::Record { lsn, reason })) => self.refused(lsn, reason, now_ms),
+            result => result,
+        }
     }
 
-    fn deliver(&mut self) -> Result<Progress, ExportError> {
-        let stop = Stop(Arc::clone(&self.stop));
-        if stop.wished() {
+    /// The next thing to deliver.
+    fn job(&self) -> Result<Option<Job>, ExportError> {
+        if let Some(amendment) = self.letters.lock().asked() {
+            let window = self.sources.windows.get(amendment.window)?;
+            return Ok(window.map(|window| Job { window, amendment: Some(amendment) }));
+        }
+        let next = self.position.map_or(WindowId::ZERO, |p| p.window).next();
+        Ok(self.sources.windows.get(next)?.map(|window| Job { window, amendment: None }))
+    }
+
+    fn deliver(&mut self, now_ms: i64) -> Result<Progress, ExportError> {
+        if self.stop.wished() {
             return Ok(Progress::Stopped);
         }
         let mut sink = self.opened()?;
-        let delivered = self.position.map_or(WindowId::ZERO, |p| p.window);
-        let Some(window) = self.sources.windows.get(delivered.next())? else {
+        let Some(job) = self.job()? else {
             self.sink = Some(sink);
             return Ok(Progress::Nothing);
         };
         let begun = Instant::now();
-        let Some((content, files)) = self.write(&mut *sink, &window, &stop)? else { return Ok(Progress::Stopped) };
-        let mut state = self.state.clone();
-        window.fold(&mut state);
-        self.finish(&mut *sink, &window, &state, content, &files)?;
-        (self.state, self.sink) = (state, Some(sink));
+        let Some(written) = self.write(&mut *sink, &job, now_ms)? else { return Ok(Progress::Stopped) };
+        if job.amendment.is_some() && !written.missing.is_empty() {
+            // Some were refused again, and wait again: what is left of the amendment is begun anew.
+            return Ok(Progress::Again);
+        }
+        let (records, bytes) = (sum(&written, |f| f.records), sum(&written, |f| f.bytes));
+        match &job.amendment {
+            None => self.finish(&mut *sink, &job.window, written)?,
+            Some(amendment) => self.amend(&mut *sink, &job.window, amendment, written)?,
+        }
+        self.sink = Some(sink);
         let name = self.options.name;
         metrics::EXPORT_SECONDS.observe(begun.elapsed());
         metrics::WINDOWS_EXPORTED.inc_for(name);
-        metrics::EXPORTED_RECORDS.add_for(name, files.iter().map(|file| file.records).sum());
-        metrics::EXPORTED_BYTES.add_for(name, files.iter().map(|file| file.bytes).sum());
-        metrics::CHECKPOINT_LSN.set_for(name, window.last.0);
+        metrics::EXPORTED_RECORDS.add_for(name, records);
+        metrics::EXPORTED_BYTES.add_for(name, bytes);
         Ok(Progress::Delivered)
     }
 
@@ -150,29 +198,88 @@ impl Worker {
         Ok(sink)
     }
 
-    /// Writes the window's records; `None`: told to stop.
-    fn write(&self, sink: &mut dyn Sink, window: &Window, stop: &Stop) -> Result<Option<Written>, ExportError> {
+    /// Writes the records; `None`: told to stop.
+    fn write(&self, sink: &mut dyn Sink, job: &Job, now_ms: i64) -> Result<Option<Written>, ExportError> {
+        let window = &job.window;
         let bson = if window.bson == Bson::Always { Bson::Always } else { self.form.bson };
         let form = Form { bson, ..self.form };
-        let files = (0..form.parts).map(|part| form.file_name(part)).collect();
-        let opening = Opening { window: window.id, files };
-        let mut writing = Writing::begin(sink, &opening, form, self.sources.log_id)?;
-        let (mut counts, mut events) = (Counts::default(), Events::new(&self.state));
+        let mut writing = Writing::begin(sink, &job.opening(form), form, self.sources.log_id)?;
+        let (mut content, mut missing) = ((Counts::default(), Events::new(&self.state)), Vec::new());
+        let (dead, mut refusals) = (self.letters.lock().of(window.id), Vec::new());
         let mut reader = self.sources.log.reader(window.first);
         for lsn in window.first.0..=window.last.0 {
             let record = reader.next()?.filter(|r| r.lsn.0 == lsn);
             let record = record.ok_or(ExportError::Missing { window: window.id, lsn: Lsn(lsn) })?;
-            if !self.takes(&record) {
+            let wanted = match &job.amendment {
+                Some(amendment) => amendment.records.contains(&lsn),
+                None => self.takes(&record),
+            };
+            if !wanted {
                 continue;
             }
-            counts.add(&record);
-            events.add(&record);
-            let record = self.enrichment.apply(record);
-            if !writing.take(&record, stop)? {
-                return Ok(None);
+            if job.amendment.is_none() && dead.contains(&lsn) {
+                missing.extend(Missing::of(&record));
+                continue;
             }
+            if let Some(refusal) = self.too_large(&record) {
+                refusals.push(refusal);
+                continue;
+            }
+            let record = self.enrichment.apply(record);
+            match writing.take(&record, &self.stop) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(ExportError::Format(FormatError::Record { reason, .. })) if Missing::of(&record).is_some() => {
+                    let stage = Stage::Serialization;
+                    refusals.extend(Missing::of(&record).map(|record| Refusal { record, stage, reason }));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            content.0.add(&record);
+            content.1.add(&record);
         }
-        Ok(Some(((counts, events), writing.end()?)))
+        let files = writing.end()?;
+        missing.extend(refusals.iter().map(|refusal| refusal.record.clone()));
+        missing.sort_by_key(|record| record.lsn);
+        self.take_down(window.id, refusals, now_ms)?;
+        Ok(Some(Written { content, files, missing }))
+    }
+
+    fn too_large(&self, record: &Record) -> Option<Refusal> {
+        let most = self.options.config.max_record_bytes;
+        let Body::Change(change) = &record.body else { return None };
+        let bytes: u64 = [&change.before, &change.after].into_iter().flatten().map(|i| i.bytes().len() as u64).sum();
+        if most == 0 || bytes <= most {
+            return None;
+        }
+        let reason = format!("its images have {bytes} bytes, `max_record_bytes` is {most}");
+        Missing::of(record).map(|record| Refusal { record, stage: Stage::Serialization, reason })
+    }
+
+    /// The sink refuses one record: what it has of the window is given up, and the window goes out without it.
+    fn refused(&self, lsn: Lsn, reason: String, now_ms: i64) -> Result<Progress, ExportError> {
+        let Some(job) = self.job()? else { return Err(SinkError::Record { lsn, reason }.into()) };
+        let record = self.sources.log.reader(lsn).next()?.and_then(|record| Missing::of(&record));
+        let Some(record) = record else { return Err(SinkError::Record { lsn, reason }.into()) };
+        tracing::warn!(
+            sink = self.options.name,
+            lsn = lsn.0,
+            reason,
+            "a record is refused and goes to the dead letters"
+        );
+        self.take_down(job.window.id, vec![Refusal { record, stage: Stage::Delivery, reason }], now_ms)?;
+        Ok(Progress::Again)
+    }
+
+    fn take_down(&self, window: WindowId, refusals: Vec<Refusal>, now_ms: i64) -> Result<(), ExportError> {
+        let Some(reason) = refusals.last().map(|refusal| refusal.reason.clone()) else { return Ok(()) };
+        let mut letters = self.letters.lock();
+        if !letters.refuse(window, refusals, now_ms)? {
+            return Err(ExportError::Refused { window, reason });
+        }
+        metrics::DEAD_LETTERS.set_for(self.options.name, letters.waiting() as u64);
+        Ok(())
     }
 
     fn takes(&self, record: &Record) -> bool {
@@ -182,21 +289,60 @@ impl Worker {
         }
         match &record.body {
             Body::Change(change) => config.takes(change.ns.as_str()),
+            Body::Control(Control::Rename { from, to }) => config.takes(from.as_str()) || config.takes(to.as_str()),
             Body::Control(fact) => {
-                let about = crate::format::jsonl::control_words(fact).1;
+                let about = control_words(fact).1;
                 about.is_empty() || config.takes(about)
             }
         }
     }
 
-    fn finish(
-        &mut self,
+    fn finish(&mut self, sink: &mut dyn Sink, window: &Window, written: Written) -> Result<(), ExportError> {
+        let mut state = self.state.clone();
+        window.fold(&mut state);
+        let previous = self.position.and_then(|p| p.manifest).map(|sha| sha.to_string());
+        let lacking = !written.missing.is_empty();
+        let (files, content, delivered) = self.told(written, None, previous);
+        let seen = self.seen(&state);
+        let manifest = Manifest::new(self.sources.log_id, window, &seen, content, delivered).to_bytes()?;
+        sink.finish(&files, &manifest)?;
+        let sha = Digest::of(&manifest);
+        if lacking {
+            self.letters.lock().delivered(window.id, 0, sha)?;
+        }
+        let at = Checkpoint { window: window.id, last: window.last, manifest: Some(sha) };
+        let (disk, dir) = (&*self.sources.disk, &self.sources.checkpoints);
+        checkpoint::store(disk, dir, self.options.name, self.sources.log_id, &at)?;
+        (self.position, self.state) = (Some(at), state);
+        metrics::CHECKPOINT_LSN.set_for(self.options.name, window.last.0);
+        Ok(())
+    }
+
+    /// Ends an amendment. Its manifest names the window and hangs on that window's, so that the windows' own chain stands.
+    fn amend(
+        &self,
         sink: &mut dyn Sink,
         window: &Window,
-        state: &LogState,
-        content: (Counts, Events),
-        files: &[SealedFile],
+        amendment: &Amendment,
+        written: Written,
     ) -> Result<(), ExportError> {
+        let (files, content, delivered) = self.told(written, Some(amendment.number), amendment.previous.clone());
+        let nothing = LogState::default();
+        let manifest = Manifest::new(self.sources.log_id, window, &nothing, content, delivered).to_bytes()?;
+        sink.finish(&files, &manifest)?;
+        let mut letters = self.letters.lock();
+        letters.delivered(window.id, amendment.number, Digest::of(&manifest))?;
+        metrics::DEAD_LETTERS.set_for(self.options.name, letters.waiting() as u64);
+        Ok(())
+    }
+
+    /// What a manifest says beyond the window.
+    fn told(
+        &self,
+        written: Written,
+        amendment: Option<u32>,
+        previous: Option<String>,
+    ) -> (Vec<SealedFile>, (Counts, Events), Delivered) {
         let entry = |file: &SealedFile| FileEntry {
             name: file.name.clone(),
             bytes: file.bytes,
@@ -206,17 +352,12 @@ impl Worker {
         let delivered = Delivered {
             form: self.form_entry(),
             selection: self.selection_entry(),
-            files: files.iter().map(entry).collect(),
-            previous: self.position.and_then(|p| p.manifest),
+            files: written.files.iter().map(entry).collect(),
+            missing: written.missing,
+            amendment,
+            previous,
         };
-        let state = self.seen(state);
-        let manifest = Manifest::new(self.sources.log_id, window, &state, content, delivered).to_bytes()?;
-        sink.finish(files, &manifest)?;
-        let at = Checkpoint { window: window.id, last: window.last, manifest: Some(Digest::of(&manifest)) };
-        let (disk, dir) = (&*self.sources.disk, &self.sources.checkpoints);
-        checkpoint::store(disk, dir, self.options.name, self.sources.log_id, &at)?;
-        self.position = Some(at);
-        Ok(())
+        (written.files, written.content, delivered)
     }
 
     /// The state, of the namespaces that the sink gets.
@@ -261,4 +402,8 @@ fn begin(sources: &Sources, options: &SinkOptions, closed: WindowId) -> Result<O
     let at = Checkpoint { window: before, last: window.last, manifest: None };
     checkpoint::store(&*sources.disk, &sources.checkpoints, options.name, sources.log_id, &at)?;
     Ok(Some(at))
+}
+
+fn sum(written: &Written, of: impl Fn(&SealedFile) -> u64) -> u64 {
+    written.files.iter().map(of).sum()
 }

@@ -279,6 +279,10 @@ pub static HORIZON_LSN: Gauge = Gauge::new(
 /// Deliveries that failed, by class.
 pub static SINK_ERRORS: Counter = Counter::new("tidelog_sink_errors_total", Count, "Deliveries that failed, by class.")
     .by("class", &["transient", "permanent", "other"]);
+/// Records that the sink refused, each alone, and that nobody dropped.
+pub static DEAD_LETTERS: Gauge =
+    Gauge::new("tidelog_dead_letters", Count, "Records that the sink refused, each alone, and that nobody dropped.")
+        .by_sink();
 /// The last delivery failed.
 pub static SINK_FAILING: Gauge = Gauge::new("tidelog_sink_failing", Flag, "The last delivery failed.").by_sink();
 // process
@@ -384,6 +388,7 @@ pub const TABLE: &[Family] = &[
     G(&SETTLING_RECORDS),
     G(&HORIZON_LSN),
     C(&SINK_ERRORS),
+    G(&DEAD_LETTERS),
     G(&SINK_FAILING),
     // process
     G(&READY),

@@ -29,7 +29,9 @@ pub struct Folder {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     log: LogId,
+    /// The window that was begun, and its folder.
     window: WindowId,
+    begun: PathBuf,
     staged: Vec<Staging>,
 }
 
@@ -46,7 +48,8 @@ impl Sink for Folder {
     /// What stands there without a manifest is removed: it is no window.
     fn begin(&mut self, opening: &Opening) -> Result<(), SinkError> {
         self.window = opening.window;
-        let dir = self.window_dir(self.window);
+        self.begun = self.dir.join(opening.folder());
+        let dir = self.begun.clone();
         // A volume that went away leaves an empty mount point: nothing must be written there.
         if !self.disk.exists(&self.dir.join(MARK))? {
             let delivered = WindowId(self.window.0.saturating_sub(1));
@@ -72,26 +75,25 @@ impl Sink for Folder {
 
     fn finish(&mut self, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
         let window = self.window;
-        let dir = self.window_dir(window);
-        self.check_same(window, files, manifest)?;
+        let dir = self.begun.clone();
+        self.check_same(window, &dir, files, manifest)?;
         for file in files {
             self.disk.rename(&dir.join(format!("{}{TEMPORARY}", file.name)), &dir.join(&file.name))?;
         }
         self.disk.sync_dir(&dir)?;
         self.disk.replace(&dir.join(MANIFEST), manifest)?;
         self.disk.sync_dir(&self.dir)?;
-        self.prove(window, files, manifest)
+        self.prove(&dir, files, manifest)
     }
 }
 
 impl Folder {
     /// The export folder `dir` of `log`; nothing is opened yet.
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, log: LogId) -> Self {
-        Self { disk, dir: dir.to_owned(), log, window: WindowId::ZERO, staged: Vec::new() }
+        Self { disk, dir: dir.to_owned(), log, window: WindowId::ZERO, begun: PathBuf::new(), staged: Vec::new() }
     }
 
-    fn prove(&self, window: WindowId, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
-        let dir = self.window_dir(window);
+    fn prove(&self, dir: &Path, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
         for file in files {
             let path = dir.join(&file.name);
             if self.disk.open_read(&path)?.len()? != file.bytes {
@@ -103,8 +105,7 @@ impl Folder {
     }
 
     /// A window that has a manifest must be the one that is about to be delivered.
-    fn check_same(&self, window: WindowId, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
-        let dir = self.window_dir(window);
+    fn check_same(&self, window: WindowId, dir: &Path, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
         let path = dir.join(MANIFEST);
         if !self.disk.exists(&path)? {
             return Ok(());

@@ -36,8 +36,20 @@ pub struct Position {
 pub struct Opening {
     /// Its number.
     pub window: WindowId,
+    /// Which amendment of the window this is: records that it lacked; 0: the window itself.
+    pub amendment: u32,
     /// The names of its files, in the order in which [`Sink::write`] numbers them.
     pub files: Vec<String>,
+}
+
+impl Opening {
+    /// What it is called at a sink that has folders: `window-0000000007`, `window-0000000007.amendment-0001`.
+    pub fn folder(&self) -> String {
+        match self.amendment {
+            0 => format!("window-{:010}", self.window.0),
+            number => format!("window-{:010}.amendment-{number:04}", self.window.0),
+        }
+    }
 }
 
 /// A record among the bytes of a [`Chunk`].

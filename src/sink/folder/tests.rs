@@ -18,7 +18,7 @@ fn open(disk: &FaultDisk, known: Position) -> Result<Folder, SinkError> {
 }
 
 fn begin(folder: &mut Folder, id: u64, content: &[u8]) -> Result<(), SinkError> {
-    folder.begin(&Opening { window: WindowId(id), files: vec!["records.jsonl".into()] })?;
+    folder.begin(&Opening { window: WindowId(id), amendment: 0, files: vec!["records.jsonl".into()] })?;
     folder.write(0, Chunk { bytes: content, rows: &[] })
 }
 
