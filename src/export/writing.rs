@@ -2,7 +2,7 @@
 
 use super::error::ExportError;
 use crate::format::jsonl::control_words;
-use crate::format::{Encoder, Form, part_of};
+use crate::format::{Encoder, Form, Taken, part_of};
 use crate::sink::{Chunk, Opening, Row, SealedFile, Sink};
 use crate::types::{Body, Digest, LogId, Namespace, Record};
 use sha2::{Digest as _, Sha256};
@@ -68,9 +68,9 @@ impl<'s> Writing<'s> {
     pub(super) fn take(&mut self, record: &Record, stop: &Stop) -> Result<bool, ExportError> {
         let number = part_of(record, u32::try_from(self.parts.len()).unwrap_or(u32::MAX)) as usize;
         let Some(part) = self.parts.get_mut(number) else { return Ok(true) };
-        part.encoder.append(&mut part.piece, record)?;
-        part.records += 1;
-        if self.by_record {
+        let taken = part.encoder.append(&mut part.piece, record)?;
+        part.records += u64::from(taken == Taken::Row);
+        if self.by_record && taken == Taken::Row {
             part.rows.push(row(record, part.piece.len()));
         }
         if part.piece.len() >= self.piece_bytes {

@@ -1,6 +1,6 @@
 //! Compression of a file of lines with Zstandard, as one frame with a checksum.
 
-use super::{Encoder, FormatError};
+use super::{Encoder, FormatError, Taken};
 use crate::types::Record;
 use std::fmt;
 use std::io::Write as _;
@@ -34,13 +34,13 @@ impl Zstd {
 }
 
 impl Encoder for Zstd {
-    fn append(&mut self, out: &mut Vec<u8>, record: &Record) -> Result<(), FormatError> {
+    fn append(&mut self, out: &mut Vec<u8>, record: &Record) -> Result<Taken, FormatError> {
         self.plain.clear();
-        self.inner.append(&mut self.plain, record)?;
+        let taken = self.inner.append(&mut self.plain, record)?;
         let stream = self.stream.as_mut().ok_or_else(ended)?;
         stream.write_all(&self.plain).map_err(failed)?;
         out.append(stream.get_mut());
-        Ok(())
+        Ok(taken)
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(), FormatError> {

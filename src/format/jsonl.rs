@@ -7,7 +7,7 @@
 //! exact (see [`super::ejson`]), or for each image when [`Bson::Always`] was asked for.
 
 use super::ejson::{self, Fidelity, text};
-use super::{Encoder, FormatError};
+use super::{Encoder, FormatError, Taken};
 use crate::types::{Body, Change, Control, Digest, Found, Hlc, Image, LogId, Origin, Record, RetryId, TxnPart};
 use bson::raw::RawBsonRef;
 use bson::{RawBson, RawDocumentBuf, cstr};
@@ -86,7 +86,9 @@ impl Lines {
         name(out, "traceparent");
         text::told(out, &change.traceparent);
         name(out, "correlation");
+        out.push(b'"');
         correlation(out, change.correlation);
+        out.push(b'"');
         flag(out, "continued", record.continued);
         out.extend_from_slice(&self.extras);
     }
@@ -114,9 +116,9 @@ impl Lines {
 }
 
 impl Encoder for Lines {
-    fn append(&mut self, out: &mut Vec<u8>, record: &Record) -> Result<(), FormatError> {
+    fn append(&mut self, out: &mut Vec<u8>, record: &Record) -> Result<Taken, FormatError> {
         self.line(out, record);
-        Ok(())
+        Ok(Taken::Row)
     }
 
     fn end(&mut self, _out: &mut Vec<u8>) -> Result<(), FormatError> {
@@ -144,7 +146,8 @@ pub fn change_hash(change: &Change) -> Digest {
     Digest(Sha256::digest(&words).into())
 }
 
-fn before_sha(change: &Change) -> Option<Digest> {
+/// SHA-256 of the image before, also where the image itself is not known.
+pub(super) fn before_sha(change: &Change) -> Option<Digest> {
     change.before_sha.or_else(|| change.before.as_ref().map(Image::sha))
 }
 
@@ -169,6 +172,24 @@ pub(crate) fn control_words(fact: &Control) -> (&'static str, &str) {
 fn control(out: &mut Vec<u8>, record: &Record, fact: &Control) {
     let (word, _) = control_words(fact);
     text_field(out, "control", word);
+    control_fields(out, fact);
+    times(out, record);
+    flag(out, "continued", record.continued);
+}
+
+/// The fields of its kind as one JSON object.
+#[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "a column of Parquet"))]
+pub(super) fn control_detail(out: &mut Vec<u8>, fact: &Control) {
+    let start = out.len();
+    control_fields(out, fact);
+    match out.get_mut(start) {
+        Some(comma) => *comma = b'{',
+        None => out.push(b'{'),
+    }
+    out.push(b'}');
+}
+
+fn control_fields(out: &mut Vec<u8>, fact: &Control) {
     match fact {
         Control::Opened { ns, complete } => {
             text_field(out, "ns", ns.as_str());
@@ -207,12 +228,10 @@ fn control(out: &mut Vec<u8>, record: &Record, fact: &Control) {
         }
         Control::Started { version } => text_field(out, "version", version),
     }
-    times(out, record);
-    flag(out, "continued", record.continued);
 }
 
 /// A document `{_id: value}`.
-fn alone(value: RawBsonRef<'_>) -> RawDocumentBuf {
+pub(super) fn alone(value: RawBsonRef<'_>) -> RawDocumentBuf {
     let mut document = RawDocumentBuf::new();
     document.append(cstr!("_id"), value);
     document
@@ -295,14 +314,19 @@ fn txn(out: &mut Vec<u8>, txn: Option<&TxnPart>) {
 /// The start of an object: the session's id as a UUID, and the number.
 fn session(out: &mut Vec<u8>, lsid: &[u8; 16], txn_number: i64) {
     out.extend_from_slice(b"{\"lsid\":\"");
-    for (index, byte) in lsid.iter().enumerate() {
+    uuid(out, lsid);
+    out.extend_from_slice(b"\",\"txn_number\":");
+    text::signed(out, txn_number);
+}
+
+/// Sixteen bytes as a UUID is written.
+pub(super) fn uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
+    for (index, byte) in bytes.iter().enumerate() {
         if matches!(index, 4 | 6 | 8 | 10) {
             out.push(b'-');
         }
         text::hex(out, &[*byte]);
     }
-    out.extend_from_slice(b"\",\"txn_number\":");
-    text::signed(out, txn_number);
 }
 
 fn origin(out: &mut Vec<u8>, origin: &Origin) {
@@ -316,11 +340,9 @@ fn origin(out: &mut Vec<u8>, origin: &Origin) {
     out.push(b'}');
 }
 
-/// `connection:request`, as text: no reader rounds it.
-fn correlation(out: &mut Vec<u8>, value: u64) {
-    out.push(b'"');
+/// `connection:request`: as text no reader rounds it.
+pub(super) fn correlation(out: &mut Vec<u8>, value: u64) {
     text::unsigned(out, value >> 32);
     out.push(b':');
     text::unsigned(out, value & 0xffff_ffff);
-    out.push(b'"');
 }

@@ -11,7 +11,11 @@
 mod compress;
 pub mod ejson;
 pub mod jsonl;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 mod part;
+#[cfg(test)]
+mod samples;
 
 pub use compress::Zstd;
 pub use part::part_of;
@@ -37,13 +41,22 @@ pub enum FormatError {
     File(String),
 }
 
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It has a row (a line, a message) in the file.
+    Row,
+    /// The form has no place for a record of its kind: nothing stands for it in the file.
+    Nothing,
+}
+
 /// Writes the records of one file.
 pub trait Encoder: Debug + Send {
     /// Takes the next record in. What can be written of the file so far is appended to `out`.
     ///
     /// # Errors
     /// [`FormatError::Record`]: nothing of it was taken in. [`FormatError::File`]: the file must be begun anew.
-    fn append(&mut self, out: &mut Vec<u8>, record: &Record) -> Result<(), FormatError>;
+    fn append(&mut self, out: &mut Vec<u8>, record: &Record) -> Result<Taken, FormatError>;
 
     /// Appends the rest of the file.
     ///
@@ -105,8 +118,14 @@ impl Form {
     pub fn encoder(&self, log: LogId) -> Result<Box<dyn Encoder>, FormatError> {
         let lines: Box<dyn Encoder> = match (self.format, self.envelope) {
             (Format::Jsonl, Envelope::Tidelog) => Box::new(Lines::new(log, self.bson)),
-            (Format::Jsonl, Envelope::Debezium) | (Format::Parquet, _) => {
+            (Format::Jsonl, Envelope::Debezium) => {
                 return Err(FormatError::File("this form is not there yet".into()));
+            }
+            #[cfg(feature = "parquet")]
+            (Format::Parquet, _) => Box::new(parquet::Table::new(log, self.bson, self.compression, self.parts)?),
+            #[cfg(not(feature = "parquet"))]
+            (Format::Parquet, _) => {
+                return Err(FormatError::File("this program was built without the feature `parquet`".into()));
             }
         };
         match (self.format, self.compression) {

@@ -1,0 +1,101 @@
+//! Records as rows of Apache Parquet, for SQL engines and data frames.
+//!
+//! Promises: a row for each record, changes and control records; the same records give the same bytes (no time, name or
+//! version of the writer is in them; a new version of the `parquet` crate may lay pages out otherwise). What is held in
+//! memory is bounded by the bytes of a row group and one record, whatever the file's length; only the footer grows, by some
+//! kilobytes a row group.
+//!
+//! Row groups: at most [`GROUP_ROWS`] rows and about [`GROUP_BYTES`] of values, less where a window has parts, since all of
+//! them are written at once. Statistics and the page index let a filter on `lsn`, `ns`, `key`, `seq` or `wall` skip row
+//! groups and pages.
+//!
+//! Does not: split documents into columns. An image is Extended JSON text, and BSON where that is not exact or was asked for.
+
+mod fill;
+mod rows;
+mod schema;
+
+use super::jsonl::Bson;
+use super::{Encoder, FormatError, Taken};
+use crate::config::Compression;
+use crate::types::{LogId, Record};
+use fill::Constants;
+use parquet::errors::ParquetError;
+use parquet::file::writer::SerializedFileWriter;
+use rows::Rows;
+
+/// Rows of a row group, at most.
+pub const GROUP_ROWS: usize = 100_000;
+/// Bytes of values after which a row group ends.
+pub const GROUP_BYTES: usize = 32 << 20;
+/// The same for a file that is one of very many parts.
+const SMALL_GROUP_BYTES: usize = 256 << 10;
+
+/// Writes one Parquet file.
+#[derive(Debug)]
+pub struct Table {
+    constants: Constants,
+    rows: Rows,
+    group_bytes: usize,
+    /// `None`: the file has ended, or cannot be gone on with.
+    file: Option<SerializedFileWriter<Vec<u8>>>,
+}
+
+impl Table {
+    /// Begins a file of records of `log`, one of `parts` that are written at once.
+    ///
+    /// # Errors
+    /// None that can happen: the schema and the properties are constants.
+    pub fn new(log: LogId, bson: Bson, compression: Compression, parts: u32) -> Result<Self, FormatError> {
+        let properties = schema::properties(compression, GROUP_ROWS)?;
+        let file = SerializedFileWriter::new(Vec::new(), schema::schema()?, properties).map_err(failed)?;
+        let parts = usize::try_from(parts.max(1)).unwrap_or(usize::MAX);
+        let group_bytes = (GROUP_BYTES / parts).max(SMALL_GROUP_BYTES);
+        let constants = Constants { log: log.to_string(), bson };
+        Ok(Self { constants, rows: Rows::new(), group_bytes, file: Some(file) })
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), FormatError> {
+        let file = self.file.as_mut().ok_or_else(ended)?;
+        let written = self.rows.write(file, self.group_bytes);
+        out.append(file.inner_mut());
+        if written.is_err() {
+            self.file = None;
+        }
+        written
+    }
+}
+
+impl Encoder for Table {
+    fn append(&mut self, out: &mut Vec<u8>, record: &Record) -> Result<Taken, FormatError> {
+        let lsn = i64::try_from(record.lsn.0);
+        let (Ok(lsn), Ok(hlc)) = (lsn, i64::try_from(record.hlc.0)) else {
+            let reason = "lsn or hlc is beyond a signed number of 64 bits".into();
+            return Err(FormatError::Record { lsn: record.lsn, reason });
+        };
+        fill::record(&mut self.rows.row(), &self.constants, lsn, hlc, record);
+        if self.rows.rows() >= GROUP_ROWS || self.rows.bytes() >= self.group_bytes {
+            self.flush(out)?;
+        }
+        Ok(Taken::Row)
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), FormatError> {
+        self.flush(out)?;
+        let file = self.file.take().ok_or_else(ended)?;
+        out.append(&mut file.into_inner().map_err(failed)?);
+        Ok(())
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+fn failed(error: ParquetError) -> FormatError {
+    FormatError::File(format!("parquet: {error}"))
+}
+
+fn ended() -> FormatError {
+    FormatError::File("parquet: the file has ended".into())
+}
+
+#[cfg(test)]
+mod tests;
