@@ -6,11 +6,12 @@
 //! 3. If a manifest is there already it must be the same, byte for byte, and so must the files; otherwise the sink stops.
 //!    The same: all that follows is done again, since a sync may have failed the last time.
 //! 4. The files get their names, the folder is synced; then the manifest the same way. Without it the window does not exist.
-//! 5. The manifest is read back and compared, and the lengths of the files.
+//! 5. The manifest is read back and compared, and the lengths of the files. `_latest.json` is replaced.
 //!
 //! `tidelog.json` at the top says whose folder this is, so that an empty mount point or another log's folder is noticed
 //! before anything is written.
 
+use super::latest::{self, LATEST};
 use super::staging::Staging;
 use super::staging::TEMPORARY;
 use super::{Chunk, Opening, Position, SealedFile, Sink, SinkError};
@@ -80,7 +81,8 @@ impl Sink for Folder {
         self.disk.sync_dir(&dir)?;
         self.disk.replace(&dir.join(MANIFEST), manifest)?;
         self.disk.sync_dir(&self.dir)?;
-        self.prove(window, files, manifest)
+        self.prove(window, files, manifest)?;
+        self.point(manifest)
     }
 }
 
@@ -100,6 +102,15 @@ impl Folder {
         }
         let path = dir.join(MANIFEST);
         if self.disk.read(&path)? == manifest { Ok(()) } else { Err(SinkError::NotProved { path }) }
+    }
+
+    /// Lets `_latest.json` name this window, unless it names a later one.
+    fn point(&self, manifest: &[u8]) -> Result<(), SinkError> {
+        let path = self.dir.join(LATEST);
+        if self.disk.exists(&path)? && latest::is_ahead(&self.disk.read(&path)?, self.log, self.window) {
+            return Ok(());
+        }
+        Ok(self.disk.replace(&path, latest::text(self.log, self.window, manifest).as_bytes())?)
     }
 
     /// A window that has a manifest must be the one that is about to be delivered.
