@@ -9,6 +9,7 @@
 #   ensure_node_check DIR    the Node.js program with its packages; sets NODE_CHECK to a folder
 #   ensure_go_check DIR      the Go program, built; sets GO_CHECK
 #   ensure_second_store DIR  mongo-java-server with H2, compiled; sets SECOND_STORE to a folder of classes and jars
+#   ensure_s3_server         an S3 server for tests; sets S3_SERVER to a program
 #   ensure_cargo_deny        cargo-deny on PATH
 #   build_release            the sidecar; sets TIDELOG_BIN unless it is given
 #   free_ports N             prints N free ports of loopback
@@ -21,6 +22,8 @@ export TIDELOG_TOOLS
 STORE_CRATE=secantus-mdb
 STORE_CRATE_VERSION=0.5.3-beta.196
 CARGO_DENY_VERSION=0.20.2
+# An S3 server that keeps objects as files of a folder; it has conditional writes and uploads in parts.
+VERSITYGW_VERSION=v1.8.0
 
 say() { printf '\033[2m%s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -127,6 +130,15 @@ ensure_second_store() {
     -DoutputDirectory="$SECOND_STORE/jars") >&2 || die "Maven could not install mongo-java-server"
   (cd "$SECOND_STORE" && javac -cp 'jars/*' -d . ./*.java) >&2 || die "the second store's launcher could not be compiled"
   : >"$SECOND_STORE/complete"
+}
+
+ensure_s3_server() {
+  S3_SERVER="$TIDELOG_TOOLS/versitygw-$VERSITYGW_VERSION/versitygw"
+  [ -x "$S3_SERVER" ] && return 0
+  command -v go >/dev/null || ensure_apt golang-go
+  say "building the S3 server versitygw $VERSITYGW_VERSION (once, a minute or two)"
+  (cd / && GOBIN=$(dirname "$S3_SERVER") GOTOOLCHAIN=local GOFLAGS=-mod=mod \
+    go install "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW_VERSION") >&2 || die "the S3 server could not be built"
 }
 
 # A debug build: it is as right as an optimised one and ready in a third of the time.

@@ -30,7 +30,7 @@ pub enum SinkError {
     #[error("export folder: {0}")]
     Io(#[from] io::Error),
     /// What was written does not read back.
-    #[error("export folder: {} does not read back as it was written", path.display())]
+    #[error("{} does not read back as it was written", path.display())]
     NotProved {
         /// The file.
         path: PathBuf,
@@ -46,7 +46,7 @@ pub enum SinkError {
         ours: LogId,
     },
     /// Windows were delivered, but the folder's mark is not there.
-    #[error("the export folder {} has no tidelog.json though windows up to {delivered} were delivered: is the volume mounted? If the folder is really lost, remove the sink's checkpoint to deliver everything again", dir.display())]
+    #[error("the export folder {} has no tidelog.json though windows up to {delivered} were delivered: is the volume mounted, is it the right bucket? If they are really lost, remove the sink's checkpoint to deliver everything again", dir.display())]
     Vanished {
         /// The folder.
         dir: PathBuf,

@@ -6,11 +6,12 @@
 //! 3. If a manifest is there already it must be the same, byte for byte, and so must the files; otherwise the sink stops.
 //!    The same: all that follows is done again, since a sync may have failed the last time.
 //! 4. The files get their names, the folder is synced; then the manifest the same way. Without it the window does not exist.
-//! 5. The manifest is read back and compared, and the lengths of the files.
+//! 5. The manifest is read back and compared, and the lengths of the files. `_latest.json` is replaced.
 //!
 //! `tidelog.json` at the top says whose folder this is, so that an empty mount point or another log's folder is noticed
 //! before anything is written.
 
+use super::latest::{self, LATEST};
 use super::staging::Staging;
 use super::staging::TEMPORARY;
 use super::{Chunk, Opening, Position, SealedFile, Sink, SinkError};
@@ -32,6 +33,7 @@ pub struct Folder {
     /// The window that was begun, and its folder.
     window: WindowId,
     begun: PathBuf,
+    amendment: u32,
     staged: Vec<Staging>,
 }
 
@@ -49,6 +51,7 @@ impl Sink for Folder {
     fn begin(&mut self, opening: &Opening) -> Result<(), SinkError> {
         self.window = opening.window;
         self.begun = self.dir.join(opening.folder());
+        self.amendment = opening.amendment;
         let dir = self.begun.clone();
         // A volume that went away leaves an empty mount point: nothing must be written there.
         if !self.disk.exists(&self.dir.join(MARK))? {
@@ -83,14 +86,16 @@ impl Sink for Folder {
         self.disk.sync_dir(&dir)?;
         self.disk.replace(&dir.join(MANIFEST), manifest)?;
         self.disk.sync_dir(&self.dir)?;
-        self.prove(&dir, files, manifest)
+        self.prove(&dir, files, manifest)?;
+        // An amendment is about the past: the newest window stays the newest.
+        if self.amendment == 0 { self.point(manifest) } else { Ok(()) }
     }
 }
 
 impl Folder {
     /// The export folder `dir` of `log`; nothing is opened yet.
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, log: LogId) -> Self {
-        Self { disk, dir: dir.to_owned(), log, window: WindowId::ZERO, begun: PathBuf::new(), staged: Vec::new() }
+        Self { disk, dir: dir.to_owned(), log, window: WindowId::ZERO, begun: PathBuf::new(), amendment: 0, staged: Vec::new() }
     }
 
     fn prove(&self, dir: &Path, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
@@ -102,6 +107,15 @@ impl Folder {
         }
         let path = dir.join(MANIFEST);
         if self.disk.read(&path)? == manifest { Ok(()) } else { Err(SinkError::NotProved { path }) }
+    }
+
+    /// Lets `_latest.json` name this window, unless it names a later one.
+    fn point(&self, manifest: &[u8]) -> Result<(), SinkError> {
+        let path = self.dir.join(LATEST);
+        if self.disk.exists(&path)? && latest::is_ahead(&self.disk.read(&path)?, self.log, self.window) {
+            return Ok(());
+        }
+        Ok(self.disk.replace(&path, latest::text(self.log, self.window, manifest).as_bytes())?)
     }
 
     /// A window that has a manifest must be the one that is about to be delivered.

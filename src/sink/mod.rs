@@ -11,10 +11,17 @@
 
 mod error;
 mod folder;
+mod latest;
+#[cfg(feature = "object")]
+mod object;
+#[cfg(feature = "object")]
+mod options;
 mod staging;
 
 pub use error::{Class, SinkError};
 pub use folder::Folder;
+#[cfg(feature = "object")]
+pub use object::Object;
 
 use crate::config::{SinkConfig, SinkKind};
 use crate::disk::Disk;
@@ -145,6 +152,9 @@ pub struct Setting {
 pub fn build(at: Setting, config: &SinkConfig) -> Result<Box<dyn Sink>, SinkError> {
     match config.kind {
         SinkKind::Folder => Ok(Box::new(Folder::new(at.disk, &config.dir, at.log))),
+        #[cfg(feature = "object")]
+        SinkKind::Object => Ok(Box::new(Object::new(&at, config)?)),
+        #[allow(unreachable_patterns, reason = "what this program was built with has a line above")]
         SinkKind::Object | SinkKind::Kafka | SinkKind::Delta | SinkKind::Webhook => {
             Err(SinkError::Absent { kind: config.kind.name() })
         }

@@ -1,0 +1,161 @@
+//! The few things that the sink asks of a store, each one blocking and with a bound.
+//!
+//! The client has its own time-outs for each request (30 s, 5 s to connect; options `timeout`, `connect_timeout`) and repeats a few
+//! times; [`BOUND`] stands above all of that.
+
+use super::super::options::Options;
+use super::super::{SinkError, WindowId};
+use super::{place, trouble};
+use crate::config::SinkConfig;
+use crate::types::Digest;
+use futures_util::TryStreamExt as _;
+use object_store::path::Path;
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
+use sha2::{Digest as _, Sha256};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+/// No single wait is longer.
+const BOUND: Duration = Duration::from_mins(5);
+/// What is left behind is cleared away only so long.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A prefix in a store.
+#[derive(Debug)]
+pub(super) struct Remote {
+    runtime: Runtime,
+    pub(super) store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    url: String,
+}
+
+impl Remote {
+    pub(super) fn new(sink: &str, config: &SinkConfig) -> Result<Self, SinkError> {
+        let options = Options::read(sink, config)?;
+        let (store, prefix) = place::client(sink, &config.url, &options)?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { runtime, store, prefix, url: config.url.clone() })
+    }
+
+    /// Where an object is. `name` may have slashes.
+    pub(super) fn path(&self, name: &str) -> Path {
+        name.split('/').fold(self.prefix.clone(), Path::join)
+    }
+
+    /// An object's address, for errors.
+    pub(super) fn shown(&self, path: &Path) -> PathBuf {
+        trouble::shown(&self.url, &self.prefix, path).into()
+    }
+
+    pub(super) fn url(&self) -> PathBuf {
+        PathBuf::from(&self.url)
+    }
+
+    /// Runs a request to its end.
+    pub(super) fn run<T>(&self, what: &str, request: impl Future<Output = Result<T, Error>>) -> Result<T, SinkError> {
+        self.ask(what, request)?.map_err(|error| trouble::told(&self.url, what, &error))
+    }
+
+    /// As [`run`](Self::run), for one whose error has a meaning.
+    fn ask<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Error>, SinkError> {
+        let late = |_late| SinkError::Away(format!("{}: {what}: no end within {} s", self.url, BOUND.as_secs()));
+        self.runtime.block_on(async { timeout(BOUND, request).await }).map_err(late)
+    }
+
+    /// Runs something whose end nobody needs, for a moment.
+    pub(super) fn farewell(&self, last: impl Future<Output = ()>) {
+        self.runtime.block_on(async { timeout(FAREWELL, last).await }).ok();
+    }
+
+    /// The handle on which uploads run beside each other, while something is waited for.
+    pub(super) fn handle(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// A small object; `None`: it is not there.
+    pub(super) fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, SinkError> {
+        let what = format!("read {path}");
+        match self.ask(&what, async { self.store.get(path).await?.bytes().await })? {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(error) if trouble::is_absent(&error) => Ok(None),
+            Err(error) => Err(trouble::told(&self.url, &what, &error)),
+        }
+    }
+
+    /// SHA-256 of an object's bytes; `None`: it is not there.
+    pub(super) fn hash(&self, path: &Path) -> Result<Option<Digest>, SinkError> {
+        let what = format!("read {path}");
+        let mut stream = match self.ask(&what, self.store.get(path))? {
+            Ok(found) => found.into_stream(),
+            Err(error) if trouble::is_absent(&error) => return Ok(None),
+            Err(error) => return Err(trouble::told(&self.url, &what, &error)),
+        };
+        let mut hash = Sha256::new();
+        while let Some(piece) = self.run(&what, stream.try_next())? {
+            hash.update(&piece);
+        }
+        Ok(Some(Digest(hash.finalize().into())))
+    }
+
+    /// Writes an object, whatever is there.
+    pub(super) fn put(&self, path: &Path, bytes: Vec<u8>) -> Result<(), SinkError> {
+        self.run(&format!("write {path}"), self.store.put(path, bytes.into())).map(|_result| ())
+    }
+
+    /// Writes an object unless one is there. Where the store cannot do that in one step, it is looked for before. `false`: one
+    /// is there, perhaps by an earlier try whose answer was lost.
+    pub(super) fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool, SinkError> {
+        let what = format!("write {path}");
+        let payload = PutPayload::from(bytes.to_vec());
+        let done = self.ask(&what, self.store.put_opts(path, payload, PutMode::Create.into()))?;
+        match done {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(Error::NotImplemented { .. }) if self.get(path)?.is_some() => Ok(false),
+            Err(Error::NotImplemented { .. }) => self.put(path, bytes.to_vec()).map(|()| true),
+            Err(error) => Err(trouble::told(&self.url, &what, &error)),
+        }
+    }
+
+    pub(super) fn remove(&self, path: &Path) -> Result<(), SinkError> {
+        match self.ask(&format!("remove {path}"), self.store.delete(path))? {
+            Ok(()) => Ok(()),
+            Err(error) if trouble::is_absent(&error) => Ok(()),
+            Err(error) => Err(trouble::told(&self.url, &format!("remove {path}"), &error)),
+        }
+    }
+
+    /// All objects of a window.
+    pub(super) fn list(&self, window: WindowId) -> Result<Vec<ObjectMeta>, SinkError> {
+        let prefix = self.path(&super::folder_name(window));
+        self.run(&format!("list {prefix}"), self.store.list(Some(&prefix)).try_collect())
+    }
+
+    /// The first window from `from` on that has an object, or with `complete` a manifest. Asks the store for names after it only
+    /// (Azure has no such question: there the names of the whole prefix go over the wire).
+    pub(super) fn first_from(&self, from: WindowId, complete: bool) -> Result<Option<WindowId>, SinkError> {
+        let offset = self.path(&super::folder_name(from));
+        let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
+        let mut found = self.store.list_with_offset(prefix, &offset);
+        let what = format!("list {}", self.prefix);
+        while let Some(object) = self.run(&what, found.try_next())? {
+            let mut parts = object.location.parts().rev();
+            let (name, folder) = (parts.next(), parts.next());
+            let number = folder.as_ref().and_then(|f| f.as_ref().strip_prefix("window-")?.parse().ok());
+            let is_manifest = name.is_some_and(|n| n.as_ref() == super::MANIFEST);
+            match number {
+                Some(id) if !complete || is_manifest => return Ok(Some(WindowId(id))),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
