@@ -11,10 +11,14 @@
 
 mod error;
 mod folder;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod staging;
 
 pub use error::{Class, SinkError};
 pub use folder::Folder;
+#[cfg(feature = "kafka")]
+pub use kafka::Kafka;
 
 use crate::config::{SinkConfig, SinkKind};
 use crate::disk::Disk;
@@ -133,8 +137,10 @@ pub struct Setting {
 pub fn build(at: Setting, config: &SinkConfig) -> Result<Box<dyn Sink>, SinkError> {
     match config.kind {
         SinkKind::Folder => Ok(Box::new(Folder::new(at.disk, &config.dir, at.log))),
-        SinkKind::Object | SinkKind::Kafka | SinkKind::Delta | SinkKind::Webhook => {
-            Err(SinkError::Absent { kind: config.kind.name() })
-        }
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka => Ok(Box::new(Kafka::new(&at, config)?)),
+        #[cfg(not(feature = "kafka"))]
+        SinkKind::Kafka => Err(SinkError::Absent { kind: config.kind.name() }),
+        SinkKind::Object | SinkKind::Delta | SinkKind::Webhook => Err(SinkError::Absent { kind: config.kind.name() }),
     }
 }
