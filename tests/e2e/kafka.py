@@ -15,7 +15,7 @@ import time
 import uuid
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from process import Process
 from store import free_port
 from waiting import eventually
@@ -100,8 +100,30 @@ class Kafka:
 
     def create(self, topic: str, partitions: int = 1, **config) -> None:
         settings = {name.replace("_", "."): str(value) for name, value in config.items()}
-        for future in self.admin().create_topics([NewTopic(topic, partitions, 1, config=settings)]).values():
+        admin = self.admin()
+        for future in admin.create_topics([NewTopic(topic, partitions, 1, config=settings)]).values():
             future.result(30)
+
+    def delete(self, topic: str) -> None:
+        admin = self.admin()
+        for future in admin.delete_topics([topic]).values():
+            future.result(30)
+
+    def alter(self, topic: str, name: str, value) -> None:
+        """Sets a property of a topic."""
+        entry = ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+        admin, change = self.admin(), ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([change]).values():
+            future.result(30)
+
+    def ends(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """The end of a partition for readers of committed messages, and the real one."""
+        ends = []
+        for isolation in ("read_committed", "read_uncommitted"):
+            consumer = Consumer({"bootstrap.servers": self.direct, "group.id": "ends", "isolation.level": isolation, "log_level": 0})
+            ends.append(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1])
+            consumer.close()
+        return ends[0], ends[1]
 
     def topics(self) -> list[str]:
         return sorted(name for name in self.admin().list_topics(timeout=10).topics if not name.startswith("__"))

@@ -86,8 +86,7 @@ impl<'s> Reader<'s> {
     }
 
     fn wrong(&self, error: &KafkaError) -> SinkError {
-        // Serves the events, which say why.
-        drop(self.consumer.poll(Duration::ZERO));
+        fault::drain(&self.consumer, &self.events);
         let doing = format!("reading topic {}", self.settings.windows_topic);
         fault::of(self.settings, &self.events.0, &doing, error)
     }

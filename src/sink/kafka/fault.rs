@@ -9,11 +9,17 @@ use crate::types::Lsn;
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::ProducerContext;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Events served at once, at most.
+const MOST_EVENTS: usize = 100;
+/// After this time without an event there are no more.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// A message that was not delivered.
 #[derive(Clone, Debug)]
@@ -76,6 +82,20 @@ impl ProducerContext for Events {
             let bytes = message.payload_len() + message.key_len();
             let lsn = (lsn > 0).then_some(Lsn(lsn as u64));
             *undelivered = Some(Undelivered { code, topic: message.topic().to_owned(), bytes, lsn });
+        }
+    }
+}
+
+/// Serves what a reader has to tell: its events give the code alone.
+pub(super) fn drain(reader: &BaseConsumer<Events>, events: &Events) {
+    for _ in 0..MOST_EVENTS {
+        match reader.poll(QUIET) {
+            Some(Err(error)) => {
+                let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+                events.error(error, &code.to_string());
+            }
+            Some(Ok(_)) => {}
+            None => return,
         }
     }
 }

@@ -81,17 +81,21 @@ pub(super) fn name(template: &str, ns: &str) -> String {
 /// Makes the topic if it is missing.
 pub(super) fn ensure(settings: &Settings, topic: &str, config: &[(&str, &str)]) -> Result<(), SinkError> {
     let events = Events::default();
-    let watch = Arc::clone(&events.0);
-    let doing = format!("topic {topic}");
-    let wrong = |error: KafkaError| fault::of(settings, &watch, &doing, &error);
-    let reader: BaseConsumer<Events> =
-        settings.consumer("read_uncommitted").create_with_context(events).map_err(wrong)?;
-    if partitions(&reader, topic).map_err(wrong)? > 0 {
+    let wrong = |error: KafkaError| fault::of(settings, &events.0, &format!("topic {topic}"), &error);
+    let made = settings.consumer("read_uncommitted").create_with_context(events.clone());
+    let reader: BaseConsumer<Events> = made.map_err(wrong)?;
+    let partitions = || {
+        partitions(&reader, topic).map_err(|error| {
+            fault::drain(&reader, &events);
+            wrong(error)
+        })
+    };
+    if partitions()? > 0 {
         return Ok(());
     }
     create(settings, topic, config)?;
     let until = Instant::now() + APPEAR;
-    while partitions(&reader, topic).map_err(wrong)? == 0 {
+    while partitions()? == 0 {
         if Instant::now() > until {
             return Err(wrong(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)));
         }
@@ -102,14 +106,7 @@ pub(super) fn ensure(settings: &Settings, topic: &str, config: &[(&str, &str)]) 
 
 /// Partitions that have a leader; 0: there is no such topic, or not yet.
 fn partitions(reader: &BaseConsumer<Events>, topic: &str) -> Result<usize, KafkaError> {
-    let metadata = match reader.fetch_metadata(Some(topic), ANSWER) {
-        Ok(metadata) => metadata,
-        Err(error) => {
-            // Serves the events, which say why.
-            drop(reader.poll(Duration::ZERO));
-            return Err(error);
-        }
-    };
+    let metadata = reader.fetch_metadata(Some(topic), ANSWER)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(0) };
     if let Some(error) = found.error() {
         let code = Code::from(error);
