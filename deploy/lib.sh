@@ -10,6 +10,7 @@
 #   ensure_go_check DIR      the Go program, built; sets GO_CHECK
 #   ensure_second_store DIR  mongo-java-server with H2, compiled; sets SECOND_STORE to a folder of classes and jars
 #   ensure_s3_server         an S3 server for tests; sets S3_SERVER to a program
+#   ensure_kafka DIR         the jars of Apache Kafka's broker; sets KAFKA to a folder of jars
 #   ensure_cargo_deny        cargo-deny on PATH
 #   build_release            the sidecar; sets TIDELOG_BIN unless it is given
 #   free_ports N             prints N free ports of loopback
@@ -139,6 +140,21 @@ ensure_s3_server() {
   say "building the S3 server versitygw $VERSITYGW_VERSION (once, a minute or two)"
   (cd / && GOBIN=$(dirname "$S3_SERVER") GOTOOLCHAIN=local GOFLAGS=-mod=mod \
     go install "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW_VERSION") >&2 || die "the S3 server could not be built"
+}
+
+# A real broker; it needs Java 17 or newer.
+ensure_kafka() {
+  local source=$1
+  { command -v mvn && command -v java; } >/dev/null || ensure_apt maven default-jre-headless
+  KAFKA="$TIDELOG_TOOLS/kafka-$(sum_of "$source"/pom.xml)"
+  [ -e "$KAFKA/complete" ] && return 0
+  say "installing Apache Kafka into $KAFKA"
+  rm -rf "$KAFKA"
+  mkdir -p "$KAFKA"
+  cp "$source"/pom.xml "$KAFKA"
+  (cd "$KAFKA" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$KAFKA/jars") >&2 || die "Maven could not install Apache Kafka"
+  : >"$KAFKA/complete"
 }
 
 # A debug build: it is as right as an optimised one and ready in a third of the time.

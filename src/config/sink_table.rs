@@ -37,6 +37,7 @@ pub(super) const SINK_SETTINGS: &[SinkSetting] = &[
     row("url", "object, delta, webhook", "a URL", "`s3://bucket/prefix`, `gs://…`, `az://…`, `file:///…`; for a webhook `http://…` or `https://…`."),
     row("brokers", "kafka", "`host:port`, several with commas", "The bootstrap servers."),
     row("topic", "kafka", "text", "The topic of a record; `{ns}` stands for its namespace."),
+    row("windows_topic", "kafka", "text", "The topic of manifests, and of records that are about no namespace."),
     row("options", "object, kafka, delta, webhook", "a table of text", "Options by the names of the client library. Not for credentials."),
     row("options_file", "object, kafka, delta, webhook", "a path", "A file with more options, one `name=value` a line, for credentials that are not in the environment."),
 ];

@@ -133,6 +133,8 @@ pub struct SinkConfig {
     pub brokers: String,
     /// `kafka`: the topic; `{ns}` stands for the namespace.
     pub topic: String,
+    /// `kafka`: the topic of manifests and of records of the whole log.
+    pub windows_topic: String,
     /// `kafka`, `object`: options by the names of the client library.
     pub options: BTreeMap<String, String>,
     /// A file with more options, `name=value` a line, for what must not stand here.
@@ -157,6 +159,7 @@ impl Default for SinkConfig {
             url: String::new(),
             brokers: String::new(),
             topic: "tidelog.{ns}".into(),
+            windows_topic: "tidelog.windows".into(),
             options: BTreeMap::new(),
             options_file: PathBuf::new(),
         }
@@ -199,13 +202,14 @@ pub(super) fn check(name: &str, sink: &SinkConfig) -> Vec<(String, String)> {
     let takes: &[&str] = match sink.kind {
         SinkKind::Folder => &["dir"],
         SinkKind::Object | SinkKind::Delta | SinkKind::Webhook => &["url", "options", "options_file"],
-        SinkKind::Kafka => &["brokers", "topic", "options", "options_file"],
+        SinkKind::Kafka => &["brokers", "topic", "windows_topic", "options", "options_file"],
     };
     let told = [
         ("dir", sink.dir != plain.dir, true),
         ("url", sink.url != plain.url, true),
         ("brokers", sink.brokers != plain.brokers, true),
         ("topic", sink.topic != plain.topic, false),
+        ("windows_topic", sink.windows_topic != plain.windows_topic, false),
         ("options", sink.options != plain.options, false),
         ("options_file", sink.options_file != plain.options_file, false),
     ];
@@ -217,7 +221,25 @@ pub(super) fn check(name: &str, sink: &SinkConfig) -> Vec<(String, String)> {
         }
     }
     check_form(sink, kind, &mut wrong);
+    check_topics(sink, &mut wrong);
     bad
+}
+
+/// Names that Kafka takes, and manifests apart from records.
+fn check_topics(sink: &SinkConfig, wrong: &mut impl FnMut(&str, String)) {
+    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let takes =
+        |name: &str| (1..=100).contains(&name.len()) && name.chars().all(letters) && !name.chars().all(|c| c == '.');
+    let expected = "expected 1 to 100 of A-Z, a-z, 0-9, `.`, `_` and `-`";
+    if !takes(&sink.topic.replacen("{ns}", "x.y", 1)) {
+        wrong("topic", format!("found \"{}\", {expected}, with `{{ns}}` once or not at all", sink.topic));
+    }
+    if !takes(&sink.windows_topic) {
+        wrong("windows_topic", format!("found \"{}\", {expected}", sink.windows_topic));
+    }
+    if sink.topic == sink.windows_topic {
+        wrong("windows_topic", "found the same as `topic`; expected a topic of its own".into());
+    }
 }
 
 fn check_form(sink: &SinkConfig, kind: &str, wrong: &mut impl FnMut(&str, String)) {

@@ -11,6 +11,8 @@
 
 mod error;
 mod folder;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod latest;
 #[cfg(feature = "object")]
 mod object;
@@ -20,6 +22,8 @@ mod staging;
 
 pub use error::{Class, SinkError};
 pub use folder::Folder;
+#[cfg(feature = "kafka")]
+pub use kafka::Kafka;
 #[cfg(feature = "object")]
 pub use object::Object;
 
@@ -154,6 +158,8 @@ pub fn build(at: Setting, config: &SinkConfig) -> Result<Box<dyn Sink>, SinkErro
         SinkKind::Folder => Ok(Box::new(Folder::new(at.disk, &config.dir, at.log))),
         #[cfg(feature = "object")]
         SinkKind::Object => Ok(Box::new(Object::new(&at, config)?)),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka => Ok(Box::new(Kafka::new(&at, config)?)),
         #[allow(unreachable_patterns, reason = "what this program was built with has a line above")]
         SinkKind::Object | SinkKind::Kafka | SinkKind::Delta | SinkKind::Webhook => {
             Err(SinkError::Absent { kind: config.kind.name() })

@@ -34,6 +34,13 @@ class Lab:
         self.running.append(sidecar)
         return sidecar.start(ready)
 
+    def kafka(self, name: str = "kafka", **options):
+        from kafka import Kafka
+
+        kafka = Kafka(self.folder / name, **options)
+        self.running.append(kafka)
+        return kafka.start()
+
     def end(self) -> None:
         for one in reversed(self.running):
             if one.process and one.process.alive():
