@@ -77,7 +77,7 @@ rust_checks() {
 # The model has a profile of its own: its long form runs for half an hour. The flag lets the seed choose also which of several
 # tasks wakes first, so that TIDELOG_SEED replays a schedule exactly.
 model() {
-  RUSTFLAGS="--cfg tokio_unstable" cargo test --locked --profile model --features model --test model -- --nocapture
+  RUSTFLAGS="--cfg tokio_unstable" cargo test --locked --profile model --no-default-features --features model --test model -- --nocapture
 }
 
 # Advisories need the database of the RustSec project from the network; where it cannot be had, that is said.

@@ -36,6 +36,9 @@ pub struct Object {
     log: LogId,
     remote: Remote,
     window: WindowId,
+    /// The name of what was begun: the window, or an amendment of it.
+    folder: String,
+    amendment: u32,
     uploads: Uploads,
     /// The window's manifest is there already: all is compared, nothing written.
     there: bool,
@@ -45,7 +48,7 @@ impl Sink for Object {
     fn open(&mut self, known: Position) -> Result<(), SinkError> {
         self.mark(known)?;
         if let Some((window, sha)) = known.delivered {
-            let path = self.path(window, MANIFEST);
+            let path = self.remote.path(&format!("{}/{MANIFEST}", folder_name(window)));
             let found = self.remote.get(&path)?;
             if found.as_deref().map(Digest::of) != Some(sha) {
                 return Err(SinkError::Conflict { window, path: self.remote.shown(&path) });
@@ -58,15 +61,15 @@ impl Sink for Object {
     }
 
     fn begin(&mut self, opening: &Opening) -> Result<(), SinkError> {
-        self.window = opening.window;
+        (self.window, self.folder, self.amendment) = (opening.window, opening.folder(), opening.amendment);
         // A bucket that was emptied or made anew: nothing must be written there.
         if !self.is_marked()? {
             let delivered = WindowId(self.window.0.saturating_sub(1));
             return Err(SinkError::Vanished { dir: self.remote.url(), delivered });
         }
-        let found = self.remote.list(self.window)?;
-        self.there = found.iter().any(|object| object.location == self.path(self.window, MANIFEST));
-        let wanted: Vec<_> = opening.files.iter().map(|name| self.path(self.window, name)).collect();
+        let found = self.remote.list(&self.folder)?;
+        self.there = found.iter().any(|object| object.location == self.path(MANIFEST));
+        let wanted: Vec<_> = opening.files.iter().map(|name| self.path(name)).collect();
         for object in found.iter().filter(|object| !self.there && !wanted.contains(&object.location)) {
             self.remote.remove(&object.location)?;
         }
@@ -83,7 +86,7 @@ impl Sink for Object {
     }
 
     fn finish(&mut self, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
-        let path = self.path(self.window, MANIFEST);
+        let path = self.path(MANIFEST);
         let found_there = self.there || {
             self.check_lengths(files)?;
             !self.remote.create(&path, manifest)?
@@ -98,7 +101,8 @@ impl Sink for Object {
         if found_there {
             self.compare(files)?;
         }
-        self.point(manifest)
+        // An amendment is about the past: the newest window stays the newest.
+        if self.amendment == 0 { self.point(manifest) } else { Ok(()) }
     }
 }
 
@@ -109,11 +113,12 @@ impl Object {
     /// [`SinkError::Refused`]: settings that cannot be used.
     pub fn new(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
         let remote = Remote::new(at.name, config)?;
-        Ok(Self { log: at.log, remote, window: WindowId::ZERO, uploads: Uploads::default(), there: false })
+        let (window, uploads) = (WindowId::ZERO, Uploads::default());
+        Ok(Self { log: at.log, remote, window, folder: String::new(), amendment: 0, uploads, there: false })
     }
 
-    fn path(&self, window: WindowId, name: &str) -> Path {
-        self.remote.path(&format!("{}/{name}", folder_name(window)))
+    fn path(&self, name: &str) -> Path {
+        self.remote.path(&format!("{}/{name}", self.folder))
     }
 
     fn mark(&self, known: Position) -> Result<(), SinkError> {
@@ -149,10 +154,10 @@ impl Object {
 
     /// All files have come up, and nothing else lies there.
     fn check_lengths(&self, files: &[SealedFile]) -> Result<(), SinkError> {
-        let found = self.remote.list(self.window)?;
+        let found = self.remote.list(&self.folder)?;
         let there = |path: &Path, bytes: u64| found.iter().any(|o: &ObjectMeta| o.location == *path && o.size == bytes);
         for file in files {
-            let path = self.path(self.window, &file.name);
+            let path = self.path(&file.name);
             if !there(&path, file.bytes) {
                 return Err(SinkError::NotProved { path: self.remote.shown(&path) });
             }
@@ -163,7 +168,7 @@ impl Object {
     /// The files of a window that has a manifest are what they would be if they were written now.
     fn compare(&self, files: &[SealedFile]) -> Result<(), SinkError> {
         for file in files {
-            let path = self.path(self.window, &file.name);
+            let path = self.path(&file.name);
             if self.remote.hash(&path)? != Some(file.sha256) {
                 return Err(SinkError::Conflict { window: self.window, path: self.remote.shown(&path) });
             }

@@ -4,11 +4,12 @@ import hashlib
 import json
 import shutil
 
+import duckdb
 import pytest
 import zstandard
 from dump import dump
 from judge import compare
-from sidecar import run_cli
+from sidecar import ROOT, run_cli
 from validator import check_export, windows_of
 from waiting import eventually
 
@@ -234,3 +235,23 @@ def test_wrong_settings_are_told_with_their_place(tmp_path, text, said):
     done = run_cli("check", "--config", file, check=False)
     told = done.stdout + done.stderr
     assert done.returncode != 0 and said in told and f"{file}:" in told, told
+
+
+def test_the_page_runs(lab):
+    """The settings of the page, and its SQL for parts."""
+    page = (ROOT / "deploy" / "docs" / "sinks.md").read_text()
+    config = page.split("```toml\n# sinks: side by side\n")[1].split("```")[0].replace("/srv/", f"{lab.folder}/srv-")
+    sidecar = lab.sidecar(lab.store(), config=config)
+    with sidecar.client() as client:
+        load(client, 1)
+        client["crm"]["sessions"].insert_one({"n": 1})
+        sidecar.cut()
+    assert sidecar.stop() == 0
+    archive, crm = lab.folder / "srv-archive", lab.folder / "srv-crm"
+    assert verdict(archive)["namespaces"] == verdict(sidecar.export)["namespaces"]
+    told = {entry["ns"] for entry in verdict(crm)["namespaces"]}
+    assert "crm.people" in told and "crm.sessions" not in told and not any(ns.startswith("shop") for ns in told)
+    words = page.split("In DuckDB:\n  `")[1].split("`")[0]
+    query = f"SELECT filename, {words} AS part FROM read_json(?, columns = {{ns: 'VARCHAR', key: 'VARCHAR'}}, filename = true) WHERE key IS NOT NULL"
+    rows = duckdb.execute(query, [str(archive / "window-*" / "records-*.jsonl.zst")]).fetchall()
+    assert rows and all(f"records-{part:04}-of-0004" in name for name, part in rows), rows[:5]

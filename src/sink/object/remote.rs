@@ -133,9 +133,9 @@ impl Remote {
         }
     }
 
-    /// All objects of a window.
-    pub(super) fn list(&self, window: WindowId) -> Result<Vec<ObjectMeta>, SinkError> {
-        let prefix = self.path(&super::folder_name(window));
+    /// All objects of a window, or of an amendment.
+    pub(super) fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, SinkError> {
+        let prefix = self.path(folder);
         self.run(&format!("list {prefix}"), self.store.list(Some(&prefix)).try_collect())
     }
 

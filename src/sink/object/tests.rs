@@ -47,7 +47,7 @@ impl Lab {
 }
 
 fn begin(sink: &mut Object, id: u64, content: &[u8]) -> Result<(), SinkError> {
-    sink.begin(&Opening { window: WindowId(id), files: vec!["records.jsonl".into()] })?;
+    sink.begin(&Opening { window: WindowId(id), amendment: 0, files: vec!["records.jsonl".into()] })?;
     content.chunks(1 << 20).try_for_each(|bytes| sink.write(0, Chunk { bytes, rows: &[] }))
 }
 
