@@ -46,6 +46,9 @@ pub enum AppError {
     /// Capture and its intents.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// The schedule of windows.
+    #[error("windows.schedule, windows.time_zone: {0}")]
+    Schedule(String),
     /// The export.
     #[error(transparent)]
     Export(#[from] ExportError),

@@ -12,7 +12,7 @@ use crate::audit::node::{Settings, Watch};
 use crate::capture::{Capture, Parts, TransactionLimits};
 use crate::changelog::Horizon;
 use crate::config::{Config, SinkConfig, Transactions};
-use crate::export::{ExportOptions, Exporter, ExporterHandle, Limits, SinkOptions};
+use crate::export::{ExportOptions, Exporter, ExporterHandle, Limits, Markers, Schedule, SinkOptions};
 use crate::metrics;
 use crate::proxy::{Proxy, ProxyOptions};
 use crate::store::{Login, Privileged};
@@ -78,12 +78,19 @@ async fn start_exporter(
     let windows = &config.windows;
     let mut options = ExportOptions::folder(config.log.data.clone(), config.export.dir.clone());
     options.sinks = sinks(config);
+    options.markers = Markers::new(config.markers.clone());
+    if !windows.schedule.is_empty() {
+        let schedule = Schedule::new(&windows.schedule, &windows.time_zone);
+        options.schedule = Some(schedule.map_err(AppError::Schedule)?);
+    }
     options.horizon = Arc::clone(horizon);
     options.limits = Limits {
         max_bytes: windows.max_bytes,
         max_records: windows.max_records,
         max_age_ms: windows.max_age_ms,
         idle_ms: windows.idle_ms,
+        min_age_ms: windows.min_age_ms,
+        min_bytes: windows.min_bytes,
         settle_ms: windows.settle_ms,
     };
     let storage = storage.clone();

@@ -170,7 +170,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, Wrong> {
     let parts = manifest.form.as_ref().map_or(1, |form| form.parts);
     let files = manifest.files.len();
     expect(files == parts, Kind::ManifestForm, || format!("{files} files, {parts} parts"))?;
-    let causes = ["size", "count", "age", "idle", "cut"];
+    let causes = ["size", "count", "age", "idle", "cut", "marker", "schedule"];
     expect(causes.contains(&manifest.cause.as_str()), Kind::ManifestForm, || format!("cause {:?}", manifest.cause))?;
     Ok(manifest)
 }

@@ -1,6 +1,6 @@
 //! Reads the file, lays the flags over it, and says everything that is wrong with the result.
 
-use super::{Address, Config, Kind, MAX_SINKS, SETTINGS, sinks};
+use super::{Address, Config, Kind, MAX_SINKS, SETTINGS, markers, sinks};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -73,6 +73,7 @@ pub fn load(file: Option<&Path>, overrides: &[Override]) -> Result<Config, Confi
         .map(|(setting, message)| Problem { place: source.place(setting), setting: setting.into(), message })
         .collect();
     problems.extend(check_sinks(&config, &source));
+    problems.extend(check_markers(&config, &source));
     if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
 }
 
@@ -115,7 +116,7 @@ impl Source<'_> {
         for name in names {
             match value.get_ref().as_table().and_then(|table| table.get(name)) {
                 Some(inner) => value = inner,
-                None if setting.starts_with("sinks.") => break,
+                None if setting.starts_with("sinks.") || setting.starts_with("markers.") => break,
                 None => return None,
             }
         }
@@ -181,6 +182,18 @@ fn check(config: &Config) -> Vec<(&'static str, String)> {
     bad.extend(check_proxy(config));
     bad.extend(check_store(config));
     bad.extend(check_rest(config));
+    bad
+}
+
+fn check_markers(config: &Config, source: &Source<'_>) -> Vec<Problem> {
+    let mut bad = Vec::new();
+    for (name, marker) in &config.markers {
+        let of = format!("markers.{name}");
+        for (setting, message) in markers::check(name, marker) {
+            let setting = if setting.is_empty() { of.clone() } else { format!("{of}.{setting}") };
+            bad.push(Problem { place: source.place(&setting), setting, message });
+        }
+    }
     bad
 }
 
@@ -265,6 +278,14 @@ fn check_rest(config: &Config) -> Vec<(&'static str, String)> {
     }
     if config.export.dir.as_os_str().is_empty() && config.sinks.is_empty() {
         bad.push(("export.dir", "found \"\" and no `[sinks.NAME]`: windows would go nowhere".into()));
+    }
+    let windows = &config.windows;
+    if let Some(error) = windows.schedule.parse::<croner::Cron>().err().filter(|_| !windows.schedule.is_empty()) {
+        let expected = "expected a cron expression of five fields";
+        bad.push(("windows.schedule", format!("found `{}` ({error}), {expected}", windows.schedule)));
+    }
+    if jiff::tz::TimeZone::get(&windows.time_zone).is_err() {
+        bad.push(("windows.time_zone", format!("found `{}`, expected an IANA name like `Europe/Berlin`", windows.time_zone)));
     }
     let (inflight, message) = (config.limits.inflight_bytes, u64::from(config.limits.message_bytes));
     if inflight < 2 * message {

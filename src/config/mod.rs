@@ -19,6 +19,7 @@ mod data_dir;
 mod example;
 mod keep;
 mod load;
+mod markers;
 mod pattern;
 mod secret;
 mod sink_table;
@@ -30,6 +31,7 @@ pub use data_dir::DataDir;
 pub use example::{example_file, reference_page};
 pub use keep::{FollowerConfig, ReconcileConfig, SnapshotConfig};
 pub use load::{ConfigError, Override, Problem, load};
+pub use markers::{FieldValue, MarkerConfig};
 pub use pattern::NamespacePattern;
 pub use secret::{Secret, SecretError};
 pub use sinks::{Compression, Envelope, Format, MAX_SINKS, SinkConfig, SinkKind, Start};
@@ -59,6 +61,8 @@ pub struct Config {
     pub log: LogConfig,
     /// When windows close.
     pub windows: WindowsConfig,
+    /// Documents that close windows, by name.
+    pub markers: BTreeMap<String, MarkerConfig>,
     /// Where windows go.
     pub export: ExportConfig,
     /// More places, by name.
@@ -187,6 +191,14 @@ pub struct WindowsConfig {
     pub max_age_ms: u64,
     /// Time without a new record.
     pub idle_ms: u64,
+    /// A window that is quiet stays open until its first record is this old, unless another bound is reached.
+    pub min_age_ms: u64,
+    /// A window that is quiet stays open until it has this many bytes of the log, unless another bound is reached.
+    pub min_bytes: u64,
+    /// Times at which a window closes, as a cron expression; empty: none.
+    pub schedule: String,
+    /// The time zone of the schedule.
+    pub time_zone: String,
     /// A record younger than this is in no window: the store may still lose it in a crash.
     pub settle_ms: u64,
 }
@@ -317,7 +329,17 @@ impl Default for LogConfig {
 
 impl Default for WindowsConfig {
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_records: 100_000, max_age_ms: 60_000, idle_ms: 5_000, settle_ms: 500 }
+        Self {
+            max_bytes: 64 << 20,
+            max_records: 100_000,
+            max_age_ms: 60_000,
+            idle_ms: 5_000,
+            min_age_ms: 0,
+            min_bytes: 0,
+            schedule: String::new(),
+            time_zone: "UTC".into(),
+            settle_ms: 500,
+        }
     }
 }
 

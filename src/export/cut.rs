@@ -2,9 +2,11 @@
 
 use super::cutter::{Cutter, Limits, Mark, Settling};
 use super::error::ExportError;
+use super::event::{Markers, Schedule};
 use super::handle::Shared;
 use super::ledger::{Cause, Ledger, Window};
 use crate::changelog::Reader;
+use crate::changelog::record::HeadBody;
 use crate::format::jsonl::Bson;
 use crate::metrics;
 use crate::types::{Lsn, WindowId};
@@ -20,8 +22,17 @@ pub(super) struct Request {
     pub(super) label: Option<String>,
     /// Everything up to here belongs into that window or an earlier one.
     pub(super) target: Lsn,
-    /// Gets the window's number once it is durable in the ledger.
-    pub(super) reply: oneshot::Sender<WindowId>,
+    /// Gets the window's number once it is durable in the ledger; `None`: the schedule asks.
+    pub(super) reply: Option<oneshot::Sender<WindowId>>,
+}
+
+/// What decides where windows end.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) limits: Limits,
+    pub(super) bson: Bson,
+    pub(super) markers: Markers,
+    pub(super) schedule: Option<Schedule>,
 }
 
 /// The one that closes windows.
@@ -33,19 +44,28 @@ pub(super) struct Cutting {
     settling: Settling,
     reader: Reader,
     requests: VecDeque<Request>,
+    markers: Markers,
+    schedule: Option<Schedule>,
+    /// The label that a marker gives the window which is to close.
+    marked: Option<String>,
 }
 
 impl Cutting {
-    pub(super) fn new(shared: Arc<Shared>, ledger: Ledger, limits: Limits, bson: Bson) -> Result<Self, ExportError> {
+    pub(super) fn new(shared: Arc<Shared>, ledger: Ledger, wanted: Wanted) -> Result<Self, ExportError> {
+        let Wanted { limits, bson, markers, mut schedule } = wanted;
         let closed = ledger.last().map_or(Lsn::ZERO, |w| w.last);
         let tail = shared.log.tail();
         if tail < closed {
             return Err(ExportError::Shortened { tail, closed });
         }
+        let since_ms = ledger.last().map_or_else(|| shared.clock.wall_ms(), |window| window.closed_ms);
+        if let Some(schedule) = &mut schedule {
+            schedule.begin(since_ms);
+        }
         let settling = Settling::new(limits.settle_ms);
         let cutter = Cutter::new(limits, bson, ledger.last(), ledger.state());
         let reader = shared.log.reader(closed.next());
-        Ok(Self { shared, ledger, cutter, settling, reader, requests: VecDeque::new() })
+        Ok(Self { shared, ledger, cutter, settling, reader, requests: VecDeque::new(), markers, schedule, marked: None })
     }
 
     pub(super) fn ask(&mut self, request: Request) {
@@ -56,8 +76,15 @@ impl Cutting {
     pub(super) fn step(&mut self, now_ms: u64) -> Result<(), ExportError> {
         let wall_ms = self.shared.clock.wall_ms();
         self.settling.observe(Mark { at_ms: now_ms, wall_ms, tail: self.shared.log.tail() });
+        if let Some(label) = self.schedule.as_mut().and_then(|schedule| schedule.due(wall_ms)) {
+            self.ask(Request { label: Some(label), target: self.shared.log.tail(), reply: None });
+        }
         loop {
             self.answer(wall_ms)?;
+            if self.marked.is_some() && self.cutter.may_close() {
+                self.close(Cause::Marker, self.marked.clone(), wall_ms)?;
+                self.marked = None;
+            }
             if let Some(cause) = self.cutter.full() {
                 self.close(cause, None, wall_ms)?;
             } else if self.cutter.last() < self.settling.settled().min(self.shared.horizon.upto()) && self.take()? {
@@ -77,6 +104,12 @@ impl Cutting {
         let Some(head) = self.reader.next_head()? else { return Ok(false) };
         let seen = self.settling.seen_at(head.head.stamp.lsn);
         self.settling.took(head.head.stamp.lsn);
+        if let HeadBody::Change { ns, .. } = &head.head.body
+            && self.markers.watch(ns.as_str())
+        {
+            let record = self.shared.log.read_at(head.head.stamp.lsn, head.offset)?;
+            self.marked = self.markers.label(&record).or(self.marked.take());
+        }
         self.cutter.take(&head, seen.at_ms, self.shared.horizon.may_end(head.head.stamp.lsn));
         Ok(true)
     }
@@ -92,11 +125,12 @@ impl Cutting {
             let mut window = self.shared.windows.last();
             if !self.cutter.is_empty() || label.is_some() || window == WindowId::ZERO {
                 window = self.cutter.id();
-                self.close(Cause::Cut, label, wall_ms)?;
+                let cause = if request.reply.is_some() { Cause::Cut } else { Cause::Schedule };
+                self.close(cause, label, wall_ms)?;
             }
-            if let Some(request) = self.requests.pop_front() {
+            if let Some(reply) = self.requests.pop_front().and_then(|request| request.reply) {
                 // Who asked may have gone; the window stands.
-                let _gone = request.reply.send(window);
+                let _gone = reply.send(window);
             }
         }
         Ok(())

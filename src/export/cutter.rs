@@ -31,13 +31,17 @@ pub struct Limits {
     pub max_age_ms: u64,
     /// Time without a new record.
     pub idle_ms: u64,
+    /// A quiet window stays open until its first record is this old.
+    pub min_age_ms: u64,
+    /// A quiet window stays open until it has this many bytes.
+    pub min_bytes: u64,
     /// A record younger than this is in no window.
     pub settle_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_records: 100_000, max_age_ms: 60_000, idle_ms: 5_000, settle_ms: 500 }
+        Self { max_bytes: 64 << 20, max_records: 100_000, max_age_ms: 60_000, idle_ms: 5_000, min_age_ms: 0, min_bytes: 0, settle_ms: 500 }
     }
 }
 
@@ -210,7 +214,8 @@ impl Cutter {
     /// Whether its time has come, after every settled record was taken. `newest`: the log's end and when it was first seen.
     pub(super) fn ripe(&self, now_ms: u64, newest: Mark) -> Option<Cause> {
         let (age, idle) = (now_ms.saturating_sub(self.since_ms), now_ms.saturating_sub(newest.at_ms));
-        let quiet = newest.tail == self.last;
+        let enough = age >= self.limits.min_age_ms && self.log_bytes >= self.limits.min_bytes;
+        let quiet = newest.tail == self.last && enough;
         self.reached([(Cause::Age, age >= self.limits.max_age_ms), (Cause::Idle, quiet && idle >= self.limits.idle_ms)])
     }
 

@@ -1,9 +1,10 @@
 //! Starts and stops the export, and answers for it: one thread cuts, one thread for each sink delivers.
 
-use super::cut::{Cutting, Request};
+use super::cut::{Cutting, Request, Wanted};
 use super::cutter::Limits;
 use super::dead::Letter;
 use super::error::{ExportError, MAX_LABEL_BYTES};
+use super::event::{Markers, Schedule};
 use super::ledger::{Ledger, Window, Windows};
 use super::status::{CutterLive, SinkLive, SinkSeat, Status};
 use super::threads;
@@ -30,6 +31,10 @@ pub struct ExportOptions {
     pub data: PathBuf,
     /// When windows close.
     pub limits: Limits,
+    /// Documents that close windows.
+    pub markers: Markers,
+    /// Times at which windows close.
+    pub schedule: Option<Schedule>,
     /// How lines of windows closed from now on carry images.
     pub bson: Bson,
     /// Where windows go.
@@ -47,6 +52,8 @@ impl ExportOptions {
         Self {
             data,
             limits: Limits::default(),
+            markers: Markers::default(),
+            schedule: None,
             bson: Bson::default(),
             sinks,
             retry_ms: (200, 30_000),
@@ -149,7 +156,13 @@ pub(super) fn assemble(
     let (cutter, retry_ms, horizon) = (CutterLive::default(), options.retry_ms, options.horizon);
     let (bell, rung) = (Mutex::new(0), Condvar::new());
     let shared = Arc::new(Shared { log, clock, windows, cutter, sinks, stop, retry_ms, horizon, bell, rung });
-    let cutting = Cutting::new(Arc::clone(&shared), ledger, options.limits, options.bson)?;
+    let wanted = Wanted {
+        limits: options.limits,
+        bson: options.bson,
+        markers: options.markers,
+        schedule: options.schedule,
+    };
+    let cutting = Cutting::new(Arc::clone(&shared), ledger, wanted)?;
     Ok((shared, cutting, workers))
 }
 
@@ -175,7 +188,7 @@ impl ExporterHandle {
         if let Some(bytes) = label.as_ref().map(String::len).filter(|bytes| *bytes > MAX_LABEL_BYTES) {
             return Err(ExportError::Label { bytes });
         }
-        let request = Request { label, target: self.shared.log.tail(), reply };
+        let request = Request { label, target: self.shared.log.tail(), reply: Some(reply) };
         if self.requests.send(request).is_err() {
             return Err(self.stopped());
         }

@@ -11,6 +11,7 @@ mod cut;
 mod cutter;
 pub mod dead;
 mod error;
+mod event;
 mod handle;
 pub mod ledger;
 pub mod manifest;
@@ -21,6 +22,7 @@ mod writing;
 
 pub use cutter::Limits;
 pub use error::ExportError;
+pub use event::{Markers, Schedule};
 pub use handle::{ExportOptions, Exporter, ExporterHandle};
 pub use status::{SinkStatus, Status};
 pub use worker::SinkOptions;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 const EXPORT: &str = "/export";
 
 fn options(bson: Bson) -> ExportOptions {
-    let limits = Limits { max_records: 4, max_age_ms: 10_000, idle_ms: 3_000, settle_ms: 500, max_bytes: 1 << 20 };
+    let limits = Limits { max_records: 4, max_age_ms: 10_000, idle_ms: 3_000, max_bytes: 1 << 20, ..Limits::default() };
     ExportOptions { limits, bson, ..ExportOptions::folder(PathBuf::from("/data"), PathBuf::from(EXPORT)) }
 }
 
@@ -92,6 +92,7 @@ impl Rig {
 
     fn ask(&mut self, label: Option<&str>) -> oneshot::Receiver<WindowId> {
         let (reply, answer) = oneshot::channel();
+        let reply = Some(reply);
         self.cutting.ask(Request { label: label.map(str::to_owned), target: self.log.tail(), reply });
         answer
     }

@@ -242,7 +242,7 @@ pub static GAPS_OPENED: Counter = Counter::new("tidelog_gaps_opened_total", Coun
 
 /// Windows closed, by cause.
 pub static WINDOWS_CLOSED: Counter = Counter::new("tidelog_windows_closed_total", Count, "Windows closed, by cause.")
-    .by("cause", &["size", "count", "age", "idle", "cut", "other"]);
+    .by("cause", &["size", "count", "age", "idle", "cut", "marker", "schedule", "other"]);
 /// Windows that the sink proved durable.
 pub static WINDOWS_EXPORTED: Counter =
     Counter::new("tidelog_windows_exported_total", Count, "Windows that the sink proved durable.").by_sink();

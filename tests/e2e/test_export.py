@@ -183,3 +183,62 @@ def test_damage_in_the_log(lab):
         sidecar.process.must_live()
     assert segment.name in str(error.value) and any(c.isdigit() for c in str(error.value).split(segment.name)[1]), error.value
     assert run_cli("log", sidecar.data, check=False).returncode == 1
+
+
+MARKERS = """
+[windows]
+idle_ms = 600000
+max_age_ms = 600000
+settle_ms = 100
+
+[markers.day]
+namespace = "ops.events"
+fields = { kind = "day-end", "run.n" = 2 }
+label = "day {date} run {run.n}"
+
+[markers.any]
+namespace = "flags.*"
+"""
+
+
+def test_documents_that_close_windows(lab):
+    """A document that comes to be as a marker says ends its window, with a label of its fields; once, and within no batch."""
+    sidecar = lab.sidecar(lab.store(), config=MARKERS)
+    with sidecar.client() as client:
+        events, shop = client["ops"]["events"], client["shop"]["c"]
+        shop.insert_many([{"_id": n} for n in range(5)])
+        events.insert_one({"_id": 1, "kind": "day-end", "date": "2026-11-25", "run": {"n": 1}})
+        shop.insert_one({"_id": "between"})
+        events.update_one({"_id": 1}, {"$inc": {"run.n": 1}})
+        eventually(lambda: len(windows_of(sidecar.export)) == 1, 30, "the first window")
+        events.update_one({"_id": 1}, {"$set": {"more": True}})
+        shop.insert_one({"_id": "after"})
+        with client.start_session() as session, session.start_transaction():
+            client["flags"]["f"].insert_one({"_id": "in a transaction"}, session=session)
+            shop.insert_one({"_id": "behind it"}, session=session)
+        eventually(lambda: len(windows_of(sidecar.export)) == 2, 30, "the second window")
+        shop.insert_one({"_id": "open"})
+    assert sidecar.stop() == 0
+    sidecar.start()
+    assert sidecar.stop() == 0
+    check_export(sidecar.export)
+    first, second = (json.loads((w / "manifest.json").read_text()) for w in windows_of(sidecar.export)[:2])
+    assert (first["cause"], first["label"]) == ("marker", "day 2026-11-25 run 2") and first["counts"]["ops.events"] == {"insert": 1, "update": 1}
+    assert (second["cause"], second["label"]) == ("marker", "any")
+    lines = [json.loads(line) for line in (windows_of(sidecar.export)[1] / "records.jsonl").read_text().splitlines()]
+    assert lines[-1]["id"] == "behind it" and lines[-1]["txn"]["index"] == 2
+
+
+def test_a_schedule_closes_windows(lab):
+    """Each minute a window closes, in its zone, with or without records, whatever else is set."""
+    config = MARKERS.replace("[windows]", '[windows]\nschedule = "* * * * *"\ntime_zone = "Asia/Kolkata"')
+    sidecar = lab.sidecar(lab.store(), config=config)
+    with sidecar.client() as client:
+        client["d"]["c"].insert_one({"_id": 1})
+        eventually(lambda: len(windows_of(sidecar.export)) >= 2, 150, "two windows")
+    assert sidecar.stop() == 0
+    manifests = [json.loads((w / "manifest.json").read_text()) for w in windows_of(sidecar.export)]
+    assert all(m["cause"] == "schedule" and m["label"].endswith(":00+05:30") for m in manifests), manifests
+    assert len({m["label"] for m in manifests}) == len(manifests)
+    verdict = run_cli("verify", sidecar.export)
+    assert verdict.returncode == 0

@@ -5,7 +5,7 @@ use crate::changelog::record::{Head, Stamp};
 use crate::types::{Control, Digest, Hlc, Namespace, Op};
 
 fn limits() -> Limits {
-    Limits { max_bytes: 1000, max_records: 5, max_age_ms: 100, idle_ms: 50, settle_ms: 10 }
+    Limits { max_bytes: 1000, max_records: 5, max_age_ms: 100, idle_ms: 50, min_age_ms: 0, min_bytes: 0, settle_ms: 10 }
 }
 
 fn cutter() -> Cutter {

@@ -11,7 +11,7 @@
 //! ```text
 //! header  "TIDEWIN1"  log id [16]  crc32c of these 24 bytes u32
 //! frame   "TDLW"  length of body u32  crc32c of length and body u32  body
-//! body    cause u8 (1 size 2 count 3 age 4 idle 5 cut)   flags u8 (1 images always as BSON, 2 label, 4 clocks)
+//! body    cause u8 (1 size 2 count 3 age 4 idle 5 cut 6 marker 7 schedule)   flags u8 (1 images always as BSON, 2 label, 4 clocks)
 //!         window u64  first lsn u64  last lsn u64  bytes in the log u64  closed at, ms i64
 //!         [first hlc u64  last hlc u64  first wall ms i64  last wall ms i64]  [label]
 //!         count u32 of changed namespaces { name, alive u64, sum [32] big end first, complete u8 }

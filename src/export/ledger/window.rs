@@ -16,6 +16,10 @@ pub enum Cause {
     Idle,
     /// Somebody asked for it.
     Cut,
+    /// A document came to be as a marker says.
+    Marker,
+    /// The schedule's time came.
+    Schedule,
 }
 
 impl Cause {
@@ -27,6 +31,8 @@ impl Cause {
             Self::Age => "age",
             Self::Idle => "idle",
             Self::Cut => "cut",
+            Self::Marker => "marker",
+            Self::Schedule => "schedule",
         }
     }
 
@@ -37,11 +43,13 @@ impl Cause {
             Self::Age => 3,
             Self::Idle => 4,
             Self::Cut => 5,
+            Self::Marker => 6,
+            Self::Schedule => 7,
         }
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Size, Self::Count, Self::Age, Self::Idle, Self::Cut].into_iter().find(|c| c.code() == code)
+        [Self::Size, Self::Count, Self::Age, Self::Idle, Self::Cut, Self::Marker, Self::Schedule].into_iter().find(|c| c.code() == code)
     }
 }
 
