@@ -14,14 +14,18 @@ mod folder;
 mod latest;
 #[cfg(feature = "object")]
 mod object;
-#[cfg(feature = "object")]
+#[cfg(any(feature = "object", feature = "webhook"))]
 mod options;
 mod staging;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 pub use error::{Class, SinkError};
 pub use folder::Folder;
 #[cfg(feature = "object")]
 pub use object::Object;
+#[cfg(feature = "webhook")]
+pub use webhook::Webhook;
 
 use crate::config::{SinkConfig, SinkKind};
 use crate::disk::Disk;
@@ -142,6 +146,8 @@ pub fn build(at: Setting, config: &SinkConfig) -> Result<Box<dyn Sink>, SinkErro
         SinkKind::Folder => Ok(Box::new(Folder::new(at.disk, &config.dir, at.log))),
         #[cfg(feature = "object")]
         SinkKind::Object => Ok(Box::new(Object::new(&at, config)?)),
+        #[cfg(feature = "webhook")]
+        SinkKind::Webhook => Ok(Box::new(Webhook::new(&at, config)?)),
         #[allow(unreachable_patterns, reason = "what this program was built with has a line above")]
         SinkKind::Object | SinkKind::Kafka | SinkKind::Delta | SinkKind::Webhook => {
             Err(SinkError::Absent { kind: config.kind.name() })
