@@ -1,9 +1,9 @@
 //! Windows as HTTP requests: the files in chunks, then the manifest, each with a key by which the receiver knows it again.
 //!
 //! # The requests of a window
-//! 1. Each file is POSTed in chunks, in the order of its bytes. A chunk of JSON Lines ends with a line; it is the shortest run of
+//! 1. Each file is sent by POST in chunks, in the order of its bytes. A chunk of JSON Lines ends with a line; it is the shortest run of
 //!    lines of at least `chunk_bytes`. Other files are cut every `chunk_bytes`. An empty file has no chunk.
-//! 2. The manifest is POSTed last. Its 2xx is the receiver's word that the window is durable; without it there is no window.
+//! 2. The manifest is sent by POST last. Its 2xx is the receiver's word that the window is durable; without it there is no window.
 //!
 //! Promises: the same window is the same requests, byte for byte and key by key, however often it is sent, since a chunk depends on
 //! nothing but the file's bytes. Nothing is sent before what came before it was answered with 2xx.
@@ -246,7 +246,7 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 fn is_lines(name: &str) -> bool {
-    name.ends_with(".jsonl")
+    name.rsplit('.').next() == Some("jsonl")
 }
 
 fn content_type(name: &str) -> &'static str {
