@@ -171,7 +171,10 @@ fn place(config: &SinkConfig) -> String {
     match config.kind {
         SinkKind::Folder => config.dir.display().to_string(),
         SinkKind::Kafka => format!("{} {}", config.brokers, config.topic),
-        SinkKind::Object | SinkKind::Delta | SinkKind::Webhook => config.url.clone(),
+        // A query may hold a token.
+        SinkKind::Object | SinkKind::Delta | SinkKind::Webhook => {
+            config.url.split('?').next().unwrap_or_default().to_owned()
+        }
     }
 }
 

@@ -16,9 +16,11 @@ mod kafka;
 mod latest;
 #[cfg(feature = "object")]
 mod object;
-#[cfg(feature = "object")]
+#[cfg(any(feature = "object", feature = "webhook"))]
 mod options;
 mod staging;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 pub use error::{Class, SinkError};
 pub use folder::Folder;
@@ -26,6 +28,8 @@ pub use folder::Folder;
 pub use kafka::Kafka;
 #[cfg(feature = "object")]
 pub use object::Object;
+#[cfg(feature = "webhook")]
+pub use webhook::Webhook;
 
 use crate::config::{SinkConfig, SinkKind};
 use crate::disk::Disk;
@@ -160,6 +164,8 @@ pub fn build(at: Setting, config: &SinkConfig) -> Result<Box<dyn Sink>, SinkErro
         SinkKind::Object => Ok(Box::new(Object::new(&at, config)?)),
         #[cfg(feature = "kafka")]
         SinkKind::Kafka => Ok(Box::new(Kafka::new(&at, config)?)),
+        #[cfg(feature = "webhook")]
+        SinkKind::Webhook => Ok(Box::new(Webhook::new(&at, config)?)),
         #[allow(unreachable_patterns, reason = "what this program was built with has a line above")]
         SinkKind::Object | SinkKind::Kafka | SinkKind::Delta | SinkKind::Webhook => {
             Err(SinkError::Absent { kind: config.kind.name() })

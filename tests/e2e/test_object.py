@@ -121,7 +121,7 @@ def test_each_request_of_a_window_spoilt(lab, s3, fault):
     sidecar = lake(lab, proxy.endpoint)
     large, hits = "x" * 900_000, 0
     with sidecar.client() as client:
-        for size, requests in ((1, 8), (20, 12)):
+        for size, requests in ((1, 8), (10, 12)):
             for at in range(requests):
                 start = len(proxy.seen)
                 proxy.choose = lambda number, *_: fault if number == start + at else None
