@@ -11,6 +11,7 @@
 #   ensure_second_store DIR  mongo-java-server with H2, compiled; sets SECOND_STORE to a folder of classes and jars
 #   ensure_s3_server         an S3 server for tests; sets S3_SERVER to a program
 #   ensure_kafka DIR         the jars of Apache Kafka's broker; sets KAFKA to a folder of jars
+#   ensure_debezium_check DIR  Debezium's transform with a program around it; sets DEBEZIUM_CHECK to a folder of classes and jars
 #   ensure_cargo_deny        cargo-deny on PATH
 #   build_release            the sidecar; sets TIDELOG_BIN unless it is given
 #   free_ports N             prints N free ports of loopback
@@ -155,6 +156,22 @@ ensure_kafka() {
   (cd "$KAFKA" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$KAFKA/jars") >&2 || die "Maven could not install Apache Kafka"
   : >"$KAFKA/complete"
+}
+
+# Debezium's own reader of what the sinks write in its envelope.
+ensure_debezium_check() {
+  local source=$1
+  { command -v mvn && command -v javac; } >/dev/null || ensure_apt maven default-jdk-headless
+  DEBEZIUM_CHECK="$TIDELOG_TOOLS/debezium-$(sum_of "$source"/pom.xml "$source"/*.java)"
+  [ -e "$DEBEZIUM_CHECK/complete" ] && return 0
+  say "installing Debezium's transform into $DEBEZIUM_CHECK"
+  rm -rf "$DEBEZIUM_CHECK"
+  mkdir -p "$DEBEZIUM_CHECK"
+  cp "$source"/pom.xml "$source"/*.java "$DEBEZIUM_CHECK"
+  (cd "$DEBEZIUM_CHECK" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DoutputDirectory="$DEBEZIUM_CHECK/jars") >&2 || die "Maven could not install Debezium's transform"
+  (cd "$DEBEZIUM_CHECK" && javac -cp 'jars/*' -d . ./*.java) >&2 || die "the program around Debezium's transform could not be compiled"
+  : >"$DEBEZIUM_CHECK/complete"
 }
 
 # A debug build: it is as right as an optimised one and ready in a third of the time.

@@ -103,6 +103,7 @@ build_debug() {
 end_to_end() {
   export TIDELOG_STORE_BIN="$STORE_BIN" TIDELOG_NODE_CHECK="$NODE_CHECK" TIDELOG_GO_CHECK="$GO_CHECK"
   export TIDELOG_SECOND_STORE="$SECOND_STORE" TIDELOG_S3_SERVER="$S3_SERVER" TIDELOG_KAFKA="$KAFKA"
+  export TIDELOG_DEBEZIUM_CHECK="$DEBEZIUM_CHECK"
   export TIDELOG_BIN="${TIDELOG_BIN:-${CARGO_TARGET_DIR:-$root/target}/debug/tidelog}"
   export PYTHONDONTWRITEBYTECODE=1
   cd "$root/tests/e2e"
@@ -115,7 +116,7 @@ case $what in all | rust | e2e | kills | nemesis | restarts | model) ;; *) die "
 if [ "$what" = model ]; then export TIDELOG_SCHEDULES=${1:-${TIDELOG_SCHEDULES:-}}; fi
 [ -n "${TIDELOG_SCHEDULES:-}" ] || unset TIDELOG_SCHEDULES
 
-NODE_CHECK='' GO_CHECK='' SECOND_STORE='' S3_SERVER='' KAFKA=''
+NODE_CHECK='' GO_CHECK='' SECOND_STORE='' S3_SERVER='' KAFKA='' DEBEZIUM_CHECK=''
 ensure_apt ca-certificates build-essential pkg-config cmake ninja-build clang libclang-dev python3 python3-venv haproxy
 ensure_rust
 if [ "$what" != model ]; then
@@ -129,6 +130,7 @@ if [ "$what" = all ] || [ "$what" = e2e ]; then
   ensure_second_store "$root/tests/second-store"
   ensure_s3_server
   ensure_kafka "$root/tests/kafka"
+  ensure_debezium_check "$root/tests/debezium"
 fi
 
 case $what in

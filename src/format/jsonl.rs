@@ -237,34 +237,40 @@ pub(super) fn alone(value: RawBsonRef<'_>) -> RawDocumentBuf {
     document
 }
 
-fn name(out: &mut Vec<u8>, field: &str) {
+/// A comma and a field's name.
+pub(super) fn name(out: &mut Vec<u8>, field: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(field.as_bytes());
     out.extend_from_slice(b"\":");
 }
 
-fn text_field(out: &mut Vec<u8>, field: &str, value: &str) {
+/// A field of text.
+pub(super) fn text_field(out: &mut Vec<u8>, field: &str, value: &str) {
     name(out, field);
     text::string(out, value);
 }
 
-fn number(out: &mut Vec<u8>, field: &str, value: u64) {
+/// A field with a number.
+pub(super) fn number(out: &mut Vec<u8>, field: &str, value: u64) {
     name(out, field);
     text::unsigned(out, value);
 }
 
-fn flag(out: &mut Vec<u8>, field: &str, value: bool) {
+/// A field that is true or false.
+pub(super) fn flag(out: &mut Vec<u8>, field: &str, value: bool) {
     name(out, field);
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
-fn quoted_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Hex as text.
+pub(super) fn quoted_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     text::hex(out, bytes);
     out.push(b'"');
 }
 
-fn digest(out: &mut Vec<u8>, digest: Option<Digest>) {
+/// A hash as text; `null`: there is none.
+pub(super) fn digest(out: &mut Vec<u8>, digest: Option<Digest>) {
     match digest {
         Some(digest) => quoted_hex(out, &digest.0),
         None => out.extend_from_slice(b"null"),
@@ -280,7 +286,7 @@ fn times(out: &mut Vec<u8>, record: &Record) {
 }
 
 /// A hybrid clock as quoted decimal.
-fn hlc(out: &mut Vec<u8>, hlc: Hlc) {
+pub(super) fn hlc(out: &mut Vec<u8>, hlc: Hlc) {
     out.push(b'"');
     text::unsigned(out, hlc.0);
     out.push(b'"');

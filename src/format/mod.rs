@@ -9,6 +9,7 @@
 //! Does not: choose records, hash files or know where they go.
 
 mod compress;
+pub mod debezium;
 pub mod ejson;
 pub mod jsonl;
 #[cfg(feature = "parquet")]
@@ -22,6 +23,7 @@ pub use part::part_of;
 
 use crate::config::{Compression, Envelope, Format, SinkConfig};
 use crate::types::{LogId, Record};
+use debezium::Envelopes;
 use jsonl::{Bson, Lines};
 use std::fmt::Debug;
 
@@ -118,9 +120,7 @@ impl Form {
     pub fn encoder(&self, log: LogId) -> Result<Box<dyn Encoder>, FormatError> {
         let lines: Box<dyn Encoder> = match (self.format, self.envelope) {
             (Format::Jsonl, Envelope::Tidelog) => Box::new(Lines::new(log, self.bson)),
-            (Format::Jsonl, Envelope::Debezium) => {
-                return Err(FormatError::File("this form is not there yet".into()));
-            }
+            (Format::Jsonl, Envelope::Debezium) => Box::new(Envelopes::new(log, self.bson)),
             #[cfg(feature = "parquet")]
             (Format::Parquet, _) => Box::new(parquet::Table::new(log, self.bson, self.compression, self.parts)?),
             #[cfg(not(feature = "parquet"))]

@@ -41,7 +41,6 @@ def write(client, name: str = "mix", transactions: bool = True, large: bool = Tr
     if large:
         db["large"].insert_one({"_id": 1, "text": "y" * (LARGE - 100)})
         db["large"].update_one({"_id": 1}, {"$set": {"n": 1}})
-        db["large"].update_one({"_id": 1}, {"$inc": {"n": 1}})
         db["large"].delete_one({"_id": 1})
     db.create_collection("made", collation={"locale": "en", "strength": 2})
     db["made"].insert_one({"_id": "A"})

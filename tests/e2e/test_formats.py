@@ -22,13 +22,17 @@ FORMS = {
 }
 
 
+# Windows close when the test says so: one file holds all of the large documents.
+WINDOWS = "[windows]\nidle_ms = 600000\nmax_age_ms = 600000\nmax_bytes = 1073741824\n"
+
+
 class Sinks:
     """A sidecar whose windows go to the plain folder and, in each form, to a folder of their own."""
 
     def __init__(self, lab):
         self.folders = {name: lab.folder / name for name in FORMS}
         tables = (f'[sinks.{name}]\ntype = "folder"\ndir = "{self.folders[name]}"\n{form}\n' for name, form in FORMS.items())
-        self.sidecar = lab.sidecar(lab.store(), config="\n".join(tables))
+        self.sidecar = lab.sidecar(lab.store(), config=WINDOWS + "\n".join(tables))
         self.plain = self.sidecar.export
 
     def files(self, name: str) -> list:

@@ -199,3 +199,13 @@ fn an_ended_file_takes_nothing() {
     table.end(&mut out).unwrap();
     assert!(matches!(table.end(&mut out), Err(FormatError::File(_))));
 }
+
+/// The page for people names every column, in the order of the file.
+#[test]
+fn the_page_has_the_columns() {
+    let page = include_str!("../../../deploy/docs/parquet.md");
+    let table: Vec<_> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(n, _)| n).collect();
+    let columns: Vec<_> = schema::COLUMNS.iter().map(|column| column.name).collect();
+    assert_eq!(table, columns);
+}
