@@ -275,3 +275,25 @@ impl SinkKind {
         }
     }
 }
+
+#[cfg(test)]
+mod topic_tests {
+    use super::*;
+
+    fn told(topic: &str, windows_topic: &str) -> Vec<String> {
+        let (topic, windows_topic) = (topic.to_owned(), windows_topic.to_owned());
+        let kind = SinkKind::Kafka;
+        let sink = SinkConfig { kind, brokers: "b:1".into(), topic, windows_topic, ..SinkConfig::default() };
+        check("k", &sink).into_iter().map(|(setting, _)| setting).collect()
+    }
+
+    #[test]
+    fn topics_have_names_that_kafka_takes() {
+        assert!(told("tidelog.{ns}", "tidelog.windows").is_empty() && told("all", "w").is_empty());
+        for bad in ["", ".", "{ns}{ns}", "a b", "{name}", &"x".repeat(101)] {
+            assert_eq!(told(bad, "w"), ["topic"], "{bad}");
+        }
+        assert_eq!(told("t.{ns}", "w.{ns}"), ["windows_topic"]);
+        assert_eq!(told("same", "same"), ["windows_topic"]);
+    }
+}

@@ -22,7 +22,7 @@ mod topics;
 
 use super::{Chunk, Opening, Position, Row, SealedFile, Setting, Sink, SinkError};
 use crate::config::SinkConfig;
-use crate::types::{Digest, WindowId};
+use crate::types::{Digest, Lsn, WindowId};
 use committed::{Committed, KIND, MANIFEST, PARTITION, WINDOW};
 use rdkafka::message::{Header, OwnedHeaders};
 use session::{Post, Session};
@@ -94,12 +94,17 @@ impl Kafka {
         ))
     }
 
-    fn headers(&self, kind: &str, lsn: Option<&str>) -> OwnedHeaders {
-        let (log, window) = (self.settings.log.to_string(), self.window.0.to_string());
-        let headers = OwnedHeaders::new_with_capacity(4);
-        let add = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
-        let headers = add(add(add(headers, "log", &log), WINDOW, &window), KIND, kind);
-        lsn.map_or_else(|| headers.clone(), |lsn| add(headers.clone(), "lsn", lsn))
+    fn headers(&self, kind: &str, lsn: Option<Lsn>) -> OwnedHeaders {
+        let log = self.settings.log.to_string();
+        let window = self.window.0.to_string();
+        let mut headers = OwnedHeaders::new_with_capacity(5);
+        for (key, value) in [("log", log.as_str()), ("sink", self.settings.name), (WINDOW, &window), (KIND, kind)] {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        match lsn {
+            Some(lsn) => headers.insert(Header { key: "lsn", value: Some(&lsn.0.to_string()) }),
+            None => headers,
+        }
     }
 
     fn session(&self) -> Result<&Session, SinkError> {
@@ -111,7 +116,7 @@ impl Kafka {
         let partition = (topic == self.topics.windows()).then_some(PARTITION);
         let key = row.key.as_ref().map_or_else(|| CONTROL.to_owned(), |key| hex::encode(key.as_bytes()));
         let kind = if row.key.is_some() { "change" } else { CONTROL };
-        let headers = self.headers(kind, Some(&row.lsn.0.to_string()));
+        let headers = self.headers(kind, Some(row.lsn));
         let (wall_ms, lsn) = (Some(row.wall_ms), Some(row.lsn));
         self.session()?.send(Post { topic: &topic, partition, key: &key, payload: line, wall_ms, headers, lsn })
     }
