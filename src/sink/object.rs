@@ -108,7 +108,7 @@ impl Object {
     /// # Errors
     /// [`SinkError::Refused`]: settings that cannot be used.
     pub fn new(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
-        let remote = Remote::new(at.name, config)?;
+        let remote = Remote::new(at, config)?;
         Ok(Self { log: at.log, remote, window: WindowId::ZERO, uploads: Uploads::default(), there: false })
     }
 
