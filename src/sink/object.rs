@@ -112,7 +112,7 @@ impl Object {
     /// # Errors
     /// [`SinkError::Refused`]: settings that cannot be used.
     pub fn new(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
-        let remote = Remote::new(at.name, config)?;
+        let remote = Remote::new(at, config)?;
         let (window, uploads) = (WindowId::ZERO, Uploads::default());
         Ok(Self { log: at.log, remote, window, folder: String::new(), amendment: 0, uploads, there: false })
     }

@@ -2,7 +2,7 @@
 //!
 //! Promises: no value is ever shown; an error names the file, the line's number and the name.
 
-use super::SinkError;
+use super::{Setting, SinkError};
 use crate::config::SinkConfig;
 use std::fmt;
 
@@ -18,12 +18,13 @@ impl fmt::Debug for Options {
 
 impl Options {
     /// Reads them. The file is read anew for each opening, so that new credentials need no restart.
-    pub(super) fn read(sink: &str, config: &SinkConfig) -> Result<Self, SinkError> {
+    pub(super) fn read(setting: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
         let mut all: Vec<_> = config.options.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let path = &config.options_file;
         if !path.as_os_str().is_empty() {
-            let at = || format!("sinks.{sink}.options_file: {}", path.display());
-            let text = std::fs::read_to_string(path).map_err(|e| SinkError::Refused(format!("{}: {e}", at())))?;
+            let at = || format!("sinks.{}.options_file: {}", setting.name, path.display());
+            let bytes = setting.disk.read(path).map_err(|error| SinkError::Refused(format!("{}: {error}", at())))?;
+            let text = String::from_utf8_lossy(&bytes);
             all.extend(
                 lines(&text)
                     .map_err(|line| SinkError::Refused(format!("{}: line {line}: expected `name=value`", at())))?,
@@ -50,10 +51,13 @@ fn lines(text: &str) -> Result<Vec<(String, String)>, usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::OsDisk;
+    use std::sync::Arc;
 
     #[test]
     fn a_file_of_options() {
         let dir = tempfile::tempdir().unwrap();
+        let setting = Setting { name: "x", log: crate::types::LogId([1; 16]), disk: Arc::new(OsDisk) };
         let path = dir.path().join("options");
         std::fs::write(&path, "# for the bucket\n\nkey = a=b==\nother=2\n").unwrap();
         let config = SinkConfig {
@@ -61,16 +65,16 @@ mod tests {
             options_file: path.clone(),
             ..SinkConfig::default()
         };
-        let options = Options::read("x", &config).unwrap();
+        let options = Options::read(&setting, &config).unwrap();
         assert_eq!(options.iter().collect::<Vec<_>>(), [("key", "old"), ("key", "a=b=="), ("other", "2")]);
         assert_eq!(format!("{options:?}"), "[\"key\", \"key\", \"other\"]");
         std::fs::write(&path, "good=1\nSECRET\n").unwrap();
-        let error = Options::read("x", &config).unwrap_err().to_string();
+        let error = Options::read(&setting, &config).unwrap_err().to_string();
         assert!(
             error.contains("line 2") && error.contains("sinks.x.options_file") && !error.contains("SECRET"),
             "{error}"
         );
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(Options::read("x", &config), Err(SinkError::Refused(_))));
+        assert!(matches!(Options::read(&setting, &config), Err(SinkError::Refused(_))));
     }
 }

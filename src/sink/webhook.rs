@@ -131,7 +131,7 @@ impl Webhook {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(bad("found a user or a password; put `authorization=…` into `options_file`"));
         }
-        let wishes = wishes(at.name, &Options::read(at.name, config)?)?;
+        let wishes = wishes(at.name, &Options::read(at, config)?)?;
         let client = Client::builder()
             .redirect(Policy::none())
             .timeout(wishes.timeout)

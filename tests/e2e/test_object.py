@@ -131,13 +131,13 @@ def test_each_request_of_a_window_spoilt(lab, s3, fault):
                 hits += any(found for _, _, found in proxy.seen[start:])
     same(s3, sidecar)
     check_export(sidecar.export)
-    # A small window has seven requests at least: mark, list, file, list, manifest, read back, latest; a large one eleven.
-    assert hits >= 18, f"only {hits} requests were spoilt"
+    # A small window has seven requests at least: mark, list, file, list, manifest, read back, latest; a large one ten.
+    assert hits >= 17, f"only {hits} requests were spoilt"
     proxy.close()
 
 
 def test_random_faults(lab, s3):
-    """A third of all requests is spoilt while windows close; the folder is not held up; in the end all is there."""
+    """A third of the requests is spoilt while windows close; the folder is not held up; in the end all is there."""
     print(f"replay with TIDELOG_SEED={SEED}")
     chance = random.Random(SEED)
     proxy = FaultProxy(s3.endpoint)
@@ -151,7 +151,7 @@ def test_random_faults(lab, s3):
         proxy.choose = lambda *_: None
         sidecar.cut("end")
     same(s3, sidecar)
-    assert sum(1 for *_, fault in proxy.seen if fault) > 30
+    assert sum(1 for *_, fault in proxy.seen if fault) > 15
     proxy.close()
 
 

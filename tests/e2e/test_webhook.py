@@ -94,12 +94,12 @@ def test_the_page_s_block_runs(lab, receiver):
     other = Receiver(lab.folder / "zipped").start()
     lab.running.append(other)
     form = 'compression = "zstd"\nparts = 3\n'
-    text += f'[sinks.zipped]\ntype = "webhook"\nurl = "{other.url}"\n{form}options = {{ chunk_bytes = "1000" }}\noptions_file = "{file}"\n'
+    text += f'[sinks.zipped]\ntype = "webhook"\nurl = "{other.url}"\n{form}options = {{ chunk_bytes = "20000" }}\noptions_file = "{file}"\n'
     text += f'[sinks.beside]\ntype = "folder"\ndir = "{lab.folder}/beside"\n{form}'
     sidecar = lab.sidecar(lab.store(), config=QUICK + text)
     with sidecar.client() as client:
         for step in range(3):
-            client["w"]["c"].insert_many([{"_id": f"{step}-{n}", "noise": os.urandom(3000).hex()} for n in range(300)])
+            client["w"]["c"].insert_many([{"_id": f"{step}-{n}", "noise": os.urandom(3000).hex()} for n in range(100)])
             sidecar.cut()
     same(receiver, sidecar.export, 3)
     same(other, lab.folder / "beside", 3)

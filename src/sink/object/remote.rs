@@ -4,7 +4,7 @@
 //! times; [`BOUND`] stands above all of that.
 
 use super::super::options::Options;
-use super::super::{SinkError, WindowId};
+use super::super::{Setting, SinkError, WindowId};
 use super::{place, trouble};
 use crate::config::SinkConfig;
 use crate::types::Digest;
@@ -34,9 +34,9 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    pub(super) fn new(sink: &str, config: &SinkConfig) -> Result<Self, SinkError> {
-        let options = Options::read(sink, config)?;
-        let (store, prefix) = place::client(sink, &config.url, &options)?;
+    pub(super) fn new(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
+        let options = Options::read(at, config)?;
+        let (store, prefix) = place::client(at.name, &config.url, &options)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         Ok(Self { runtime, store, prefix, url: config.url.clone() })
     }
