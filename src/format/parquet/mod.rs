@@ -3,7 +3,7 @@
 //! Promises: a row for each record, changes and control records; the same records give the same bytes (no time, name or
 //! version of the writer is in them; a new version of the `parquet` crate may lay pages out otherwise). What is held in
 //! memory is bounded by the bytes of a row group and one record, whatever the file's length; only the footer grows, by some
-//! kilobytes a row group.
+//! kilobytes a row group (in memory some tens).
 //!
 //! Row groups: at most [`GROUP_ROWS`] rows and about [`GROUP_BYTES`] of values, less where a window has parts, since all of
 //! them are written at once. Statistics and the page index let a filter on `lsn`, `ns`, `key`, `seq` or `wall` skip row
@@ -58,7 +58,9 @@ impl Table {
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), FormatError> {
         let file = self.file.as_mut().ok_or_else(ended)?;
         let written = self.rows.write(file, self.group_bytes);
-        out.append(file.inner_mut());
+        let ready = file.inner_mut();
+        out.append(ready);
+        ready.shrink_to(self.group_bytes);
         if written.is_err() {
             self.file = None;
         }
