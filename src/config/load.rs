@@ -285,7 +285,10 @@ fn check_rest(config: &Config) -> Vec<(&'static str, String)> {
         bad.push(("windows.schedule", format!("found `{}` ({error}), {expected}", windows.schedule)));
     }
     if jiff::tz::TimeZone::get(&windows.time_zone).is_err() {
-        bad.push(("windows.time_zone", format!("found `{}`, expected an IANA name like `Europe/Berlin`", windows.time_zone)));
+        bad.push((
+            "windows.time_zone",
+            format!("found `{}`, expected an IANA name like `Europe/Berlin`", windows.time_zone),
+        ));
     }
     let (inflight, message) = (config.limits.inflight_bytes, u64::from(config.limits.message_bytes));
     if inflight < 2 * message {

@@ -65,7 +65,17 @@ impl Cutting {
         let settling = Settling::new(limits.settle_ms);
         let cutter = Cutter::new(limits, bson, ledger.last(), ledger.state());
         let reader = shared.log.reader(closed.next());
-        Ok(Self { shared, ledger, cutter, settling, reader, requests: VecDeque::new(), markers, schedule, marked: None })
+        Ok(Self {
+            shared,
+            ledger,
+            cutter,
+            settling,
+            reader,
+            requests: VecDeque::new(),
+            markers,
+            schedule,
+            marked: None,
+        })
     }
 
     pub(super) fn ask(&mut self, request: Request) {

@@ -41,7 +41,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_records: 100_000, max_age_ms: 60_000, idle_ms: 5_000, min_age_ms: 0, min_bytes: 0, settle_ms: 500 }
+        Self {
+            max_bytes: 64 << 20,
+            max_records: 100_000,
+            max_age_ms: 60_000,
+            idle_ms: 5_000,
+            min_age_ms: 0,
+            min_bytes: 0,
+            settle_ms: 500,
+        }
     }
 }
 

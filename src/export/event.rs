@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_rule_looks_at_fields_of_any_number_type() {
-        let fields = [("kind".to_owned(), FieldValue::Text("close".into())), ("run.n".to_owned(), FieldValue::Number(3))];
+        let fields =
+            [("kind".to_owned(), FieldValue::Text("close".into())), ("run.n".to_owned(), FieldValue::Number(3))];
         let rule = MarkerConfig { fields: BTreeMap::from(fields), ..MarkerConfig::default() };
         for yes in [
             rawdoc! { "kind": "close", "run": { "n": 3 } },
@@ -205,7 +206,11 @@ mod tests {
         assert_eq!(daily.due(at("2026-03-28T01:30:00Z")), None, "once");
         let shifted = daily.due(at("2026-03-29T12:00:00Z")).expect("the day of the change has one too");
         assert!(shifted.starts_with("2026-03-29T0"), "{shifted}");
-        assert_eq!(daily.due(at("2026-04-05T12:00:00Z")).as_deref(), Some("2026-04-05T02:30:00+02:00"), "seven days are one");
+        assert_eq!(
+            daily.due(at("2026-04-05T12:00:00Z")).as_deref(),
+            Some("2026-04-05T02:30:00+02:00"),
+            "seven days are one"
+        );
         assert_eq!(daily.due(at("2026-04-05T13:00:00Z")), None);
         assert!(Schedule::new("30 25 * * *", "Europe/Berlin").is_err());
         assert!(Schedule::new("30 2 * * *", "Europe/Atlantis").is_err());

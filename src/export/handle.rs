@@ -156,12 +156,8 @@ pub(super) fn assemble(
     let (cutter, retry_ms, horizon) = (CutterLive::default(), options.retry_ms, options.horizon);
     let (bell, rung) = (Mutex::new(0), Condvar::new());
     let shared = Arc::new(Shared { log, clock, windows, cutter, sinks, stop, retry_ms, horizon, bell, rung });
-    let wanted = Wanted {
-        limits: options.limits,
-        bson: options.bson,
-        markers: options.markers,
-        schedule: options.schedule,
-    };
+    let wanted =
+        Wanted { limits: options.limits, bson: options.bson, markers: options.markers, schedule: options.schedule };
     let cutting = Cutting::new(Arc::clone(&shared), ledger, wanted)?;
     Ok((shared, cutting, workers))
 }

@@ -95,7 +95,15 @@ impl Sink for Folder {
 impl Folder {
     /// The export folder `dir` of `log`; nothing is opened yet.
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, log: LogId) -> Self {
-        Self { disk, dir: dir.to_owned(), log, window: WindowId::ZERO, begun: PathBuf::new(), amendment: 0, staged: Vec::new() }
+        Self {
+            disk,
+            dir: dir.to_owned(),
+            log,
+            window: WindowId::ZERO,
+            begun: PathBuf::new(),
+            amendment: 0,
+            staged: Vec::new(),
+        }
     }
 
     fn prove(&self, dir: &Path, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {

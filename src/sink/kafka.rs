@@ -23,7 +23,7 @@ mod topics;
 use super::{Chunk, Opening, Position, Row, SealedFile, Setting, Sink, SinkError};
 use crate::config::SinkConfig;
 use crate::types::{Digest, Lsn, WindowId};
-use committed::{Committed, KIND, MANIFEST, PARTITION, WINDOW};
+use committed::{AMENDMENT, Committed, KIND, MANIFEST, PARTITION, WINDOW};
 use rdkafka::message::{Header, OwnedHeaders};
 use session::{Post, Session};
 use settings::Settings;
@@ -44,6 +44,8 @@ pub struct Kafka {
     committed: Committed,
     session: Option<Session>,
     window: WindowId,
+    /// 0: the window itself.
+    amendment: u32,
     /// The window is there already.
     there: bool,
 }
@@ -57,7 +59,7 @@ impl Kafka {
         let settings = Arc::new(Settings::read(at, config)?);
         let topics = Topics::new(Arc::clone(&settings));
         let (committed, window) = (Committed::default(), WindowId::ZERO);
-        Ok(Self { settings, topics, committed, session: None, window, there: false })
+        Ok(Self { settings, topics, committed, session: None, window, amendment: 0, there: false })
     }
 
     /// What is there must go on from what the checkpoint says.
@@ -80,7 +82,7 @@ impl Kafka {
                  sink's checkpoint to deliver everything again"
             )));
         }
-        match self.committed.digest(delivered) {
+        match self.committed.digest(delivered, 0) {
             Some(found) if found != digest => Err(self.conflict(delivered)),
             _ => Ok(()),
         }
@@ -97,9 +99,12 @@ impl Kafka {
     fn headers(&self, kind: &str, lsn: Option<Lsn>) -> OwnedHeaders {
         let log = self.settings.log.to_string();
         let window = self.window.0.to_string();
-        let mut headers = OwnedHeaders::new_with_capacity(5);
+        let mut headers = OwnedHeaders::new_with_capacity(6);
         for (key, value) in [("log", log.as_str()), ("sink", self.settings.name), (WINDOW, &window), (KIND, kind)] {
             headers = headers.insert(Header { key, value: Some(value) });
+        }
+        if self.amendment > 0 {
+            headers = headers.insert(Header { key: AMENDMENT, value: Some(&self.amendment.to_string()) });
         }
         match lsn {
             Some(lsn) => headers.insert(Header { key: "lsn", value: Some(&lsn.0.to_string()) }),
@@ -136,8 +141,11 @@ impl Sink for Kafka {
         if opening.files.len() != 1 {
             return Err(SinkError::Order("a window of several files"));
         }
-        self.window = opening.window;
-        self.there = self.committed.last().is_some_and(|last| self.window <= last);
+        (self.window, self.amendment) = (opening.window, opening.amendment);
+        self.there = match self.amendment {
+            0 => self.committed.last().is_some_and(|last| self.window <= last),
+            number => self.committed.digest(self.window, number).is_some(),
+        };
         if self.there {
             return Ok(());
         }
@@ -169,7 +177,7 @@ impl Sink for Kafka {
         let digest = Digest::of(manifest);
         if self.there {
             // Of a window before the last whose manifest was removed, the later ones vouch: each has the digest of the one before.
-            let same = self.committed.digest(self.window).is_none_or(|found| found == digest);
+            let same = self.committed.digest(self.window, self.amendment).is_none_or(|found| found == digest);
             return if same { Ok(()) } else { Err(self.conflict(self.window)) };
         }
         let (topic, key, headers) = (self.topics.windows(), self.settings.manifest_key(), self.headers(MANIFEST, None));
@@ -177,7 +185,7 @@ impl Sink for Kafka {
         let post = Post { topic: &topic, partition, key: &key, payload: manifest, wall_ms: None, headers, lsn: None };
         self.session()?.send(post)?;
         self.session.as_mut().ok_or(SinkError::Order("a sink that was not opened"))?.commit()?;
-        self.committed.add(self.window, digest);
+        self.committed.add(self.window, self.amendment, digest);
         Ok(())
     }
 

@@ -65,6 +65,8 @@ pub struct Webhook {
     secrets: Vec<String>,
     chunk_bytes: usize,
     window: WindowId,
+    /// 0: the window itself.
+    amendment: u32,
     files: Vec<File>,
 }
 
@@ -81,7 +83,7 @@ impl Sink for Webhook {
     }
 
     fn begin(&mut self, opening: &Opening) -> Result<(), SinkError> {
-        self.window = opening.window;
+        (self.window, self.amendment) = (opening.window, opening.amendment);
         let file = |name: &String| File { name: name.clone(), rest: BytesMut::new(), offset: 0, chunks: 0 };
         self.files = opening.files.iter().map(file).collect();
         Ok(())
@@ -142,8 +144,8 @@ impl Webhook {
             .map_err(|error| bad(&error.to_string()))?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (name, log, secrets, chunk_bytes) = (at.name, at.log, wishes.secrets, wishes.chunk_bytes);
-        let (window, files) = (WindowId::ZERO, Vec::new());
-        Ok(Self { name, log, url, client, runtime, secrets, chunk_bytes, window, files })
+        let (window, amendment, files) = (WindowId::ZERO, 0, Vec::new());
+        Ok(Self { name, log, url, client, runtime, secrets, chunk_bytes, window, amendment, files })
     }
 
     /// The address without what may be secret in it.
@@ -158,9 +160,16 @@ impl Webhook {
     fn headers(&self, kind: &'static str, key: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert("tidelog-kind", HeaderValue::from_static(kind));
-        insert(&mut headers, "idempotency-key", &format!("{}:{}:{}:{key}", self.log, self.name, self.window.0));
+        let window = match self.amendment {
+            0 => self.window.0.to_string(),
+            number => format!("{}.{number}", self.window.0),
+        };
+        insert(&mut headers, "idempotency-key", &format!("{}:{}:{window}:{key}", self.log, self.name));
         insert(&mut headers, "tidelog-log", &self.log.to_string());
         insert(&mut headers, "tidelog-window", &self.window.0.to_string());
+        if self.amendment > 0 {
+            insert(&mut headers, "tidelog-amendment", &self.amendment.to_string());
+        }
         headers
     }
 

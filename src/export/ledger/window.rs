@@ -49,7 +49,9 @@ impl Cause {
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Size, Self::Count, Self::Age, Self::Idle, Self::Cut, Self::Marker, Self::Schedule].into_iter().find(|c| c.code() == code)
+        [Self::Size, Self::Count, Self::Age, Self::Idle, Self::Cut, Self::Marker, Self::Schedule]
+            .into_iter()
+            .find(|c| c.code() == code)
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) const KIND: &str = "kind";
 pub(super) const MANIFEST: &str = "manifest";
 /// The header with the number of the window.
 pub(super) const WINDOW: &str = "window";
+/// The header with the number of an amendment; absent: the window itself.
+pub(super) const AMENDMENT: &str = "amendment";
 /// All that is read stands in this partition of the windows topic.
 pub(super) const PARTITION: i32 = 0;
 
@@ -36,8 +38,8 @@ const OTHERS: Duration = Duration::from_secs(20);
 /// Offsets in the first step from the end, and in the greatest.
 const STEP: (i64, i64) = (64, 65_536);
 
-/// The windows found, by number.
-pub(super) type Manifests = BTreeMap<WindowId, Digest>;
+/// The windows found, by number, each with its amendments (0: the window itself).
+pub(super) type Manifests = BTreeMap<(WindowId, u32), Digest>;
 
 /// Reads the manifests back to one that is not after `floor`, or to the beginning of the topic.
 pub(super) fn read(settings: &Settings, floor: WindowId) -> Result<Manifests, SinkError> {
@@ -57,7 +59,8 @@ pub(super) fn read(settings: &Settings, floor: WindowId) -> Result<Manifests, Si
         while found.len() > KEPT {
             found.pop_first();
         }
-        if found.first_key_value().is_some_and(|(window, _)| *window <= floor) {
+        // An amendment is of an earlier window than those around it, so it tells nothing of the place.
+        if found.keys().any(|(window, amendment)| *amendment == 0 && *window <= floor) {
             break;
         }
         (upper, step) = (from, (step * 4).min(STEP.1));
@@ -134,7 +137,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    fn manifest(&self, message: &BorrowedMessage<'_>) -> Option<(WindowId, Digest)> {
+    fn manifest(&self, message: &BorrowedMessage<'_>) -> Option<((WindowId, u32), Digest)> {
         if message.key()? != self.key.as_bytes() {
             return None;
         }
@@ -143,7 +146,9 @@ impl<'s> Reader<'s> {
             std::str::from_utf8(found.value?).ok()
         };
         let window = header(WINDOW)?.parse().ok()?;
-        (header(KIND)? == MANIFEST).then(|| (WindowId(window), Digest::of(message.payload().unwrap_or_default())))
+        let amendment = header(AMENDMENT).map_or(Some(0), |number| number.parse().ok())?;
+        (header(KIND)? == MANIFEST)
+            .then(|| ((WindowId(window), amendment), Digest::of(message.payload().unwrap_or_default())))
     }
 }
 
@@ -160,17 +165,19 @@ impl Committed {
 
     /// The last window that is there.
     pub(super) fn last(&self) -> Option<WindowId> {
-        self.manifests.last_key_value().map(|(window, _)| *window)
+        self.manifests.keys().filter(|(_, amendment)| *amendment == 0).map(|(window, _)| *window).next_back()
     }
 
-    /// The digest of a window's manifest, where it is known.
-    pub(super) fn digest(&self, window: WindowId) -> Option<Digest> {
-        self.manifests.get(&window).copied()
+    /// The digest of the manifest of a window, or of its amendment, where it is known.
+    pub(super) fn digest(&self, window: WindowId, amendment: u32) -> Option<Digest> {
+        self.manifests.get(&(window, amendment)).copied()
     }
 
-    /// A window was committed now.
-    pub(super) fn add(&mut self, window: WindowId, digest: Digest) {
-        self.manifests.clear();
-        self.manifests.insert(window, digest);
+    /// A window, or an amendment, was committed now.
+    pub(super) fn add(&mut self, window: WindowId, amendment: u32, digest: Digest) {
+        if amendment == 0 {
+            self.manifests.clear();
+        }
+        self.manifests.insert((window, amendment), digest);
     }
 }
