@@ -6,6 +6,7 @@ use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::ResumeToken;
 use std::time::Duration;
 
+use super::node::Node as _;
 use super::privileged::{Privileged, PrivilegedError};
 use crate::types::Namespace;
 
@@ -76,6 +77,18 @@ impl Privileged {
         let watch = self.client().watch().pipeline([doc! {"$project": shown}]).show_expanded_events(true);
         let opened = watch.resume_after(token).max_await_time(AWAIT).batch_size(1_000).await.map_err(failed)?;
         Ok(Stream { stream: opened.with_type() })
+    }
+}
+
+impl Privileged {
+    /// Time of the oldest entry of the oplog, and that of the node's last operation; `None`: they cannot be read (no such
+    /// right, no oplog).
+    pub async fn oplog_bounds(&self) -> Option<(u64, u64)> {
+        let newest = stream_facts(&self.hello().await.ok()?).1;
+        let oplog = self.client().database("local").collection::<RawDocumentBuf>("oplog.rs");
+        let first = oplog.find_one(doc! {}).sort(doc! { "$natural": 1 }).projection(doc! { "ts": 1 }).await.ok()??;
+        let oldest = first.get_timestamp("ts").ok()?;
+        Some((u64::from(oldest.time) << 32 | u64::from(oldest.increment), newest))
     }
 }
 

@@ -3,6 +3,7 @@
 import datetime
 import json
 import random
+import signal
 import time
 
 import pytest
@@ -223,3 +224,41 @@ def test_a_standalone_says_so(lab):
     eventually(lambda: state(sidecar) == "off: a standalone has no change stream", 10, "the status")
     assert "off: a standalone" in run_cli("status", "--admin", sidecar.admin).stdout
     assert sidecar.metric("tidelog_follower_up") == 0
+
+
+@pytest.mark.timeout(400)
+def test_an_oplog_that_rolls_over_what_was_not_read(lab):
+    """The sidecar stands still while the oplog forgets what somebody wrote. The store says nothing of that to an open stream: it is noticed,
+    a gap opens over everything, and a comparison finds the change and closes it."""
+    store = lab.store()
+    sidecar = lab.sidecar(store)
+    await_following(sidecar)
+    with sidecar.client() as ours, store.client() as foreign:
+        ours["f"]["c"].insert_many([{"_id": n} for n in range(10)])
+        foreign["f"]["c"].update_one({"_id": 1}, {"$set": {"seen": 1}})
+        await_same(sidecar, store)
+        # So long that the stream had nothing more to tell when the oplog was last looked at.
+        time.sleep(5)
+        sidecar.process.signal(signal.SIGSTOP)
+        try:
+            foreign["f"]["c"].update_one({"_id": 2}, {"$set": {"forgotten": 1}})
+            oplog = foreign["local"]["oplog.rs"]
+            wanted = foreign.admin.command("hello")["operationTime"]
+            # Quickly: a driver that has stood still for long begins its stream anew, and is then told of the loss.
+            for _ in range(40):
+                foreign["f"]["busy"].insert_many([{"n": n} for n in range(5000)], ordered=False)
+                if oplog.find_one(sort=[("$natural", 1)])["ts"] > wanted:
+                    break
+            else:
+                pytest.skip("the oplog of this store is too large to roll over in a test")
+            foreign["f"]["busy"].drop()
+        finally:
+            sidecar.process.signal(signal.SIGCONT)
+        eventually(lambda: "is lost" in sidecar.process.output(), 60, "the loss is noticed")
+        await_none(sidecar)
+        await_same(sidecar, store, 60)
+    opened = [json.loads(line) for line in sidecar.log_records() if '"control":"gapOpened"' in line]
+    assert [(gap["ns"], gap["cause"]) for gap in opened] == [("*.*", "stream")], opened
+    assert [ns for ns, _ in found(sidecar)] == ["f.c", "f.c"], found(sidecar)
+    sidecar.cut()
+    check_export(sidecar.export)

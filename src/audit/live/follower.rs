@@ -2,7 +2,8 @@
 //!
 //! Promises: what a hint leads to is durable before the place in the stream is kept, so after any kill the stream is read again from
 //! no later than there; an event that is surely our own costs no read; everything else is verified, so an event seen twice, or one
-//! whose write the store has lost again, makes no record that is not true. A place that is lost opens a gap over everything.
+//! whose write the store has lost again, makes no record that is not true. A place that is lost opens a gap over everything, also
+//! where the store does not say that it is lost (see [`reach`](super::reach)).
 //!
 //! # Decisions
 //! - Events wait `follower.wait_ms` for our own record of the same change: the stream is often faster than the reply.
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::hints::Hints;
+use super::reach::Reach;
 use super::{AGAIN, KeepError, Keeper};
 use crate::metrics;
 use crate::store::{Event, Node, Stream, StreamError, stream_facts};
@@ -127,7 +129,7 @@ impl Keeper {
                 let (send, mut events) = mpsc::channel(AHEAD);
                 let judge = self.judge_all(&mut events, now);
                 tokio::select! {
-                    end = read_ahead(stream, send) => end,
+                    end = self.read_ahead(stream, send) => end,
                     end = judge => end,
                 }
             }
@@ -210,20 +212,28 @@ impl Keeper {
         self.capture.sync().await?;
         Ok(self.progress.store(WHAT, NAME, &doc).await?)
     }
-}
 
-/// Reads the stream into the channel until it ends.
-async fn read_ahead(mut stream: Stream, events: mpsc::Sender<Arrived>) -> End {
-    loop {
-        let event = match stream.next().await {
-            Ok(event) => event,
-            Err(StreamError::Lost(why)) => return End::Lost(why.to_string()),
-            Err(StreamError::Failed(error)) => return End::Broken(error.into()),
-            Err(StreamError::Event(why)) => return End::Lost(why),
-        };
-        let arrived = Arrived { at: Instant::now(), event, place: stream.token() };
-        if events.send(arrived).await.is_err() {
-            return End::Broken(std::io::Error::other("the judge has ended").into());
+    /// Reads the stream into the channel until it ends.
+    async fn read_ahead(&self, mut stream: Stream, events: mpsc::Sender<Arrived>) -> End {
+        let mut reach = Reach::new();
+        loop {
+            if reach.is_due()
+                && let Some((oldest, newest)) = self.node.oplog_bounds().await
+                && let Err(why) = reach.look(oldest, newest)
+            {
+                return End::Lost(why);
+            }
+            let event = match stream.next().await {
+                Ok(event) => event,
+                Err(StreamError::Lost(why)) => return End::Lost(why.to_string()),
+                Err(StreamError::Failed(error)) => return End::Broken(error.into()),
+                Err(StreamError::Event(why)) => return End::Lost(why),
+            };
+            reach.read(event.as_ref().map(|event| event.time));
+            let arrived = Arrived { at: Instant::now(), event, place: stream.token() };
+            if events.send(arrived).await.is_err() {
+                return End::Broken(std::io::Error::other("the judge has ended").into());
+            }
         }
     }
 }

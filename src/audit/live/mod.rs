@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `snapshot` | the first read of each namespace that held documents before the sidecar came |
 //! | `follower`, `hints` | entities that the change stream says somebody else changed |
+//! | `reach` | nothing: it notices that the oplog rolled over what the stream had not read |
 //! | `catchup` | everything known, after a time in which nobody looked |
 //! | `gaps` | what an open gap covers, until it is proved |
 //! | `reconcile`, `bounds` | comparisons: reported, or repaired as well; of a range; scheduled |
@@ -26,6 +27,7 @@ mod hints;
 mod meter;
 mod pace;
 mod progress;
+mod reach;
 mod reconcile;
 mod snapshot;
 mod walk;
