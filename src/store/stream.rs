@@ -78,9 +78,7 @@ impl Privileged {
         let opened = watch.resume_after(token).max_await_time(AWAIT).batch_size(1_000).await.map_err(failed)?;
         Ok(Stream { stream: opened.with_type() })
     }
-}
 
-impl Privileged {
     /// Time of the oldest entry of the oplog, and that of the node's last operation; `None`: they cannot be read (no such
     /// right, no oplog).
     pub async fn oplog_bounds(&self) -> Option<(u64, u64)> {

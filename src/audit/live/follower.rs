@@ -218,8 +218,7 @@ impl Keeper {
         let mut reach = Reach::new();
         loop {
             if reach.is_due()
-                && let Some((oldest, newest)) = self.node.oplog_bounds().await
-                && let Err(why) = reach.look(oldest, newest)
+                && let Err(why) = reach.look(self.node.oplog_bounds().await)
             {
                 return End::Lost(why);
             }
