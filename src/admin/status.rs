@@ -200,6 +200,19 @@ pub struct SinkRow {
     pub lag_ms: u64,
     /// Failures since the last success.
     pub failures: u32,
+    /// Whether it is tried: `closed` (it delivers), `half open` (it failed, and is being tried again), `open` (it is left alone
+    /// for a while), `stopped` (a person is needed).
+    #[serde(default)]
+    pub circuit: String,
+    /// The window under way; 0: none.
+    #[serde(default)]
+    pub delivering_window: u64,
+    /// Records of the log read for it.
+    #[serde(default)]
+    pub delivering_records: u64,
+    /// Records of the log that it covers.
+    #[serde(default)]
+    pub delivering_of: u64,
     /// Records that it refused and that nobody dropped.
     #[serde(default)]
     pub dead_letters: u64,
@@ -263,6 +276,12 @@ pub struct WindowRow {
     pub gaps: u64,
     /// It is durable at every sink.
     pub exported: bool,
+    /// Which amendment of the window this is; 0: the window itself.
+    #[serde(default)]
+    pub amendment: u32,
+    /// Records that it lacks (a folder: as its manifest says; a sidecar: dead letters that wait, of all sinks).
+    #[serde(default)]
+    pub missing: u64,
 }
 
 /// The answer of `/v1/cut`.

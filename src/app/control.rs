@@ -13,6 +13,7 @@ use crate::export::dead::{Letter, Stage, State};
 use crate::export::ledger::Window;
 use crate::metrics;
 use crate::types::Lsn;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -201,6 +202,12 @@ impl Running {
     fn windows(&self, asked: &WindowAsk) -> Result<Vec<WindowRow>, String> {
         let sinks = self.exporter.status().sinks;
         let delivered = sinks.iter().map(|s| s.delivered).min();
+        let mut missing = BTreeMap::<u64, u64>::new();
+        for (_, letter) in self.exporter.dead_letters("") {
+            if matches!(letter.state, State::Waiting | State::Asked(_)) {
+                *missing.entry(letter.window).or_default() += 1;
+            }
+        }
         let row = |w: Window| WindowRow {
             id: w.id.0,
             cause: w.cause.name().to_owned(),
@@ -211,6 +218,8 @@ impl Running {
             last_wall: w.clocks.as_ref().map_or_else(String::new, |c| time_of(c.last_wall_ms)),
             gaps: w.gaps.len() as u64,
             exported: delivered.is_some_and(|at| at >= w.id),
+            amendment: 0,
+            missing: missing.get(&w.id.0).copied().unwrap_or(0),
             label: w.label.unwrap_or_default(),
         };
         let windows = match asked.after {
@@ -262,6 +271,10 @@ fn sink_row(sink: SinkStatus) -> SinkRow {
         lag_records: sink.lag_records,
         lag_ms: sink.lag_ms,
         failures: sink.failures,
+        circuit: sink.circuit.name().to_owned(),
+        delivering_window: sink.delivering.window.0,
+        delivering_records: sink.delivering.done,
+        delivering_of: sink.delivering.of,
         dead_letters: sink.dead_letters,
         error: sink.error,
     }

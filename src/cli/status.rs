@@ -106,7 +106,13 @@ fn print_sink(sink: &SinkRow, out: &mut dyn Write) -> io::Result<()> {
         0 => String::new(),
         n => format!(", {}", things(n, "dead letter")),
     };
-    writeln!(out, "              {} ({}) {state}: window {window}{behind}{dead}, {place}", sink.name, sink.kind)
+    writeln!(out, "              {} ({}) {state}: window {window}{behind}{dead}, {place}", sink.name, sink.kind)?;
+    if sink.delivering_window > 0 {
+        let (at, done, of) = (count(sink.delivering_window), count(sink.delivering_records), count(sink.delivering_of));
+        let percent = sink.delivering_records.saturating_mul(100).checked_div(sink.delivering_of).unwrap_or(100);
+        writeln!(out, "                window {at} under way: {percent} %, {done} of {of} records")?;
+    }
+    Ok(())
 }
 
 fn print_snapshot(snapshot: &SnapshotStatus, out: &mut dyn Write) -> io::Result<()> {

@@ -28,6 +28,10 @@ struct Shown {
     last_wall: Option<String>,
     files: Vec<ShownFile>,
     gaps: Vec<serde_json::Value>,
+    #[serde(default)]
+    amendment: u32,
+    #[serde(default)]
+    missing: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -81,9 +85,11 @@ fn folder(dir: &Path) -> Result<Vec<WindowRow>, CliError> {
             gaps: shown.gaps.iter().filter(|gap| gap.get("until_lsn").is_none_or(serde_json::Value::is_null)).count()
                 as u64,
             exported: true,
+            amendment: shown.amendment,
+            missing: shown.missing.len() as u64,
         });
     }
-    rows.sort_by_key(|row| row.id);
+    rows.sort_by_key(|row| (row.id, row.amendment));
     Ok(rows)
 }
 
@@ -101,13 +107,16 @@ fn print(rows: &[WindowRow], out: &mut dyn Write) -> Result<(), CliError> {
         ("last lsn", r),
         ("last record", l),
         ("gaps", r),
+        ("missing", r),
         ("cause", l),
         ("label", l),
     ];
     let cells: Vec<_> = rows.iter().map(row).collect();
     table(out, &head, &cells)?;
     let (records, size) = rows.iter().fold((0, 0), |(n, b), row| (n + row.records, b + row.bytes));
-    let windows = things(rows.len() as u64, "window");
+    let amendments = rows.iter().filter(|row| row.amendment > 0).count() as u64;
+    let windows = things(rows.len() as u64 - amendments, "window");
+    let windows = if amendments == 0 { windows } else { format!("{windows}, {}", things(amendments, "amendment")) };
     writeln!(out, "{windows}, {}, {}", things(records, "record"), bytes(size))?;
     Ok(())
 }
@@ -116,13 +125,14 @@ fn row(w: &WindowRow) -> Vec<String> {
     // A window that was cut over nothing has no records to number.
     let lsn = |n: u64| if w.records == 0 { "–".into() } else { count(n) };
     vec![
-        w.id.to_string(),
+        if w.amendment == 0 { w.id.to_string() } else { format!("{} + {}", w.id, w.amendment) },
         count(w.records),
         if w.exported { bytes(w.bytes) } else { "waiting".into() },
         lsn(w.first_lsn),
         lsn(w.last_lsn),
         w.last_wall.clone(),
         count(w.gaps),
+        count(w.missing),
         plain(&w.cause),
         plain(&w.label),
     ]
@@ -140,13 +150,19 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("window-0000000002")).unwrap();
         let manifest = r#"{"format":1,"window":1,"cause":"cut","label":"month-end","records":1200,"first_lsn":1,
             "last_lsn":1200,"last_wall":"2026-11-24T20:00:00.000Z","files":[{"name":"records.jsonl","bytes":86221}],"gaps":[]}"#;
-        std::fs::write(window.join("manifest.json"), manifest).unwrap();
+        let lacking = manifest.replace(r#""gaps":[]"#, r#""gaps":[],"missing":[{"lsn":5},{"lsn":6}]"#);
+        std::fs::write(window.join("manifest.json"), lacking).unwrap();
+        let amendment = dir.path().join("window-0000000001.amendment-0001");
+        std::fs::create_dir_all(&amendment).unwrap();
+        let manifest = manifest.replace(r#""window":1,"#, r#""window":1,"amendment":1,"#).replace("1200,", "2,");
+        std::fs::write(amendment.join("manifest.json"), manifest).unwrap();
         let mut out = Vec::new();
         windows(Some(dir.path()), None, false, &mut out).unwrap();
         let expected = "\
-window  records      size  first lsn  last lsn  last record               gaps  cause  label
-     1    1,200  84.2 KiB          1     1,200  2026-11-24T20:00:00.000Z     0  cut    month-end
-1 window, 1,200 records, 84.2 KiB
+window  records      size  first lsn  last lsn  last record               gaps  missing  cause  label
+     1    1,200  84.2 KiB          1     1,200  2026-11-24T20:00:00.000Z     0        2  cut    month-end
+ 1 + 1        2  84.2 KiB          1         2  2026-11-24T20:00:00.000Z     0        0  cut    month-end
+1 window, 1 amendment, 1,202 records, 168.4 KiB
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

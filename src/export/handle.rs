@@ -150,7 +150,8 @@ pub(super) fn assemble(
         let (name, config) = (worker.options().name, &worker.options().config);
         let (kind, place) = (config.kind.name(), place(config));
         let live = watch::Sender::new(SinkLive { position: worker.position(), ..SinkLive::default() });
-        sinks.push(SinkSeat { name, kind, place, live, letters: worker.letters() });
+        let (letters, underway) = (worker.letters(), worker.underway());
+        sinks.push(SinkSeat { name, kind, place, live, letters, underway });
         workers.push(worker);
     }
     let (cutter, retry_ms, horizon) = (CutterLive::default(), options.retry_ms, options.horizon);

@@ -15,6 +15,7 @@ mod event;
 mod handle;
 pub mod ledger;
 pub mod manifest;
+mod pace;
 mod status;
 mod threads;
 mod worker;
@@ -24,7 +25,8 @@ pub use cutter::Limits;
 pub use error::ExportError;
 pub use event::{Markers, Schedule};
 pub use handle::{ExportOptions, Exporter, ExporterHandle};
-pub use status::{SinkStatus, Status};
+pub use pace::Delivering;
+pub use status::{Circuit, SinkStatus, Status};
 pub use worker::SinkOptions;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::checkpoint::Checkpoint;
 use super::dead::DeadLetters;
 use super::handle::Shared;
+use super::pace::{Delivering, Underway};
 use crate::metrics;
 use crate::sink::Class;
 use crate::types::{Lsn, WindowId};
@@ -51,6 +52,36 @@ pub struct SinkStatus {
     pub failures: u32,
     /// Records that it refused and that nobody dropped.
     pub dead_letters: u64,
+    /// Whether it is tried.
+    pub circuit: Circuit,
+    /// The delivery under way.
+    pub delivering: Delivering,
+}
+
+/// Whether a sink is tried, by the words of circuit breakers; the numbers are those of the metric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Circuit {
+    /// 0: the last try went well.
+    #[default]
+    Closed,
+    /// 1: it failed, and is being tried again.
+    HalfOpen,
+    /// 2: it failed, and is left alone for a while.
+    Open,
+    /// 3: it needs a person, and is looked at now and then.
+    Stopped,
+}
+
+impl Circuit {
+    /// The word for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half open",
+            Self::Open => "open",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// How far a sink is, as its worker tells it.
@@ -60,6 +91,7 @@ pub(super) struct SinkLive {
     pub(super) error: String,
     pub(super) stopped: bool,
     pub(super) failures: u32,
+    pub(super) circuit: Circuit,
 }
 
 /// A sink as seen from the handle.
@@ -70,20 +102,38 @@ pub(super) struct SinkSeat {
     pub(super) place: String,
     pub(super) live: watch::Sender<SinkLive>,
     pub(super) letters: Arc<Mutex<DeadLetters>>,
+    pub(super) underway: Arc<Underway>,
 }
 
 impl SinkSeat {
     pub(super) fn moved(&self, position: Option<Checkpoint>) {
         self.live.send_modify(|live| *live = SinkLive { position, ..SinkLive::default() });
         metrics::SINK_FAILING.set_flag_for(self.name, false);
+        self.show(Circuit::Closed, 0);
+    }
+
+    /// A try begins: a sink that failed is half open until it is known how it went.
+    pub(super) fn trying(&self) {
+        if self.live.borrow().failures > 0 {
+            self.live.send_modify(|live| live.circuit = Circuit::HalfOpen);
+            self.show(Circuit::HalfOpen, self.live.borrow().failures);
+        }
+    }
+
+    fn show(&self, circuit: Circuit, failures: u32) {
+        metrics::SINK_CIRCUIT.set_for(self.name, circuit as u64);
+        metrics::SINK_FAILURES.set_for(self.name, u64::from(failures));
     }
 
     pub(super) fn failed(&self, error: &str, class: Class) {
+        let circuit = if class == Class::Permanent { Circuit::Stopped } else { Circuit::Open };
         self.live.send_modify(|live| {
             error.clone_into(&mut live.error);
             live.stopped |= class == Class::Permanent;
             live.failures = live.failures.saturating_add(1);
+            live.circuit = circuit;
         });
+        self.show(circuit, self.live.borrow().failures);
         metrics::SINK_ERRORS.inc_for(class.name());
         metrics::SINK_FAILING.set_flag_for(self.name, true);
     }
@@ -130,6 +180,8 @@ impl Shared {
             stopped: live.stopped,
             failures: live.failures,
             dead_letters: seat.letters.lock().waiting() as u64,
+            circuit: live.circuit,
+            delivering: seat.underway.now(),
         }
     }
 

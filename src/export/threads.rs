@@ -114,6 +114,7 @@ fn run_worker(shared: &Shared, seat: usize, mut worker: Worker) {
     let Some(seat) = shared.sinks.get(seat) else { return };
     let (mut failures, mut heard) = (0, 0);
     while !shared.stop.load(Ordering::Acquire) {
+        seat.trying();
         let pause = match worker.step(shared.clock.wall_ms()) {
             Ok(Progress::Stopped) => return,
             Ok(progress) => {

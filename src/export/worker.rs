@@ -8,6 +8,7 @@ use super::dead::{Amendment, DeadLetters, Missing, Refusal, Stage};
 use super::error::ExportError;
 use super::ledger::{Window, Windows};
 use super::manifest::{Counts, Delivered, Events, FileEntry, FormEntry, Manifest, SelectionEntry};
+use super::pace::{Pace, Underway};
 use super::writing::{Stop, Writing};
 use crate::changelog::Changelog;
 use crate::config::{Envelope, Format, SinkConfig, Start};
@@ -69,6 +70,8 @@ pub(super) struct Worker {
     sink: Option<Box<dyn Sink>>,
     position: Option<Checkpoint>,
     letters: Arc<Mutex<DeadLetters>>,
+    pace: Pace,
+    underway: Arc<Underway>,
     /// At the end of the last window delivered.
     state: LogState,
     stop: Stop,
@@ -117,8 +120,9 @@ impl Worker {
         }
         let letters = DeadLetters::open(Arc::clone(&sources.disk), &sources.dead, options.name, sources.log_id)?;
         let (form, letters) = (Form::of(&options.config), Arc::new(Mutex::new(letters)));
-        let enrichment = Enrichment::default();
-        Ok(Self { sources, options, form, enrichment, sink: None, position, letters, state, stop: Stop(stop) })
+        let (enrichment, pace) = (Enrichment::default(), Pace::new(options.config.bytes_per_second));
+        let (underway, stop) = (Arc::default(), Stop(stop));
+        Ok(Self { sources, options, form, enrichment, sink: None, position, letters, pace, underway, state, stop })
     }
 
     pub(super) fn position(&self) -> Option<Checkpoint> {
@@ -133,10 +137,15 @@ impl Worker {
         Arc::clone(&self.letters)
     }
 
+    pub(super) fn underway(&self) -> Arc<Underway> {
+        Arc::clone(&self.underway)
+    }
+
     /// Delivers the next closed window, or an amendment that was asked for, if there is one. After an error the sink is opened
     /// and checked anew.
     pub(super) fn step(&mut self, now_ms: i64) -> Result<Progress, ExportError> {
         let result = self.deliver(now_ms);
+        self.underway.end();
         if result.is_err() {
             self.sink = None;
         }
@@ -203,11 +212,13 @@ impl Worker {
         let window = &job.window;
         let bson = if window.bson == Bson::Always { Bson::Always } else { self.form.bson };
         let form = Form { bson, ..self.form };
-        let mut writing = Writing::begin(sink, &job.opening(form), form, self.sources.log_id)?;
+        self.underway.begin(window.id, window.records());
+        let mut writing = Writing::begin(sink, &self.pace, &job.opening(form), form, self.sources.log_id)?;
         let (mut content, mut missing) = ((Counts::default(), Events::new(&self.state)), Vec::new());
         let (dead, mut refusals) = (self.letters.lock().of(window.id), Vec::new());
         let mut reader = self.sources.log.reader(window.first);
         for lsn in window.first.0..=window.last.0 {
+            self.underway.at(lsn - window.first.0);
             let record = reader.next()?.filter(|r| r.lsn.0 == lsn);
             let record = record.ok_or(ExportError::Missing { window: window.id, lsn: Lsn(lsn) })?;
             let wanted = match &job.amendment {
@@ -239,7 +250,7 @@ impl Worker {
             content.0.add(&record);
             content.1.add(&record);
         }
-        let files = writing.end()?;
+        let Some(files) = writing.end(&self.stop)? else { return Ok(None) };
         missing.extend(refusals.iter().map(|refusal| refusal.record.clone()));
         missing.sort_by_key(|record| record.lsn);
         self.take_down(window.id, refusals, now_ms)?;

@@ -1,6 +1,7 @@
 //! The bytes of one window on their way into a sink: split into parts, encoded, hashed, handed over in pieces.
 
 use super::error::ExportError;
+use super::pace::Pace;
 use crate::format::jsonl::control_words;
 use crate::format::{Encoder, Form, Taken, part_of};
 use crate::sink::{Chunk, Opening, Row, SealedFile, Sink};
@@ -43,11 +44,13 @@ pub(super) struct Writing<'s> {
     parts: Vec<Part>,
     piece_bytes: usize,
     by_record: bool,
+    pace: &'s Pace,
 }
 
 impl<'s> Writing<'s> {
     pub(super) fn begin(
         sink: &'s mut dyn Sink,
+        pace: &'s Pace,
         opening: &Opening,
         form: Form,
         log: LogId,
@@ -61,7 +64,7 @@ impl<'s> Writing<'s> {
         let parts: Vec<_> = opening.files.iter().map(part).collect::<Result<_, ExportError>>()?;
         let piece_bytes = (PIECE_BYTES / parts.len().max(1)).max(SMALL_BYTES);
         let by_record = sink.by_record();
-        Ok(Self { sink, parts, piece_bytes, by_record })
+        Ok(Self { sink, parts, piece_bytes, by_record, pace })
     }
 
     /// Takes the next record in; `false`: told to stop.
@@ -74,36 +77,41 @@ impl<'s> Writing<'s> {
             part.rows.push(row(record, part.piece.len()));
         }
         if part.piece.len() >= self.piece_bytes {
-            hand_over(&mut *self.sink, number, part)?;
-            return Ok(!stop.wished());
+            let bytes = hand_over(&mut *self.sink, number, part)?;
+            return Ok(self.pace.wait(bytes, stop));
         }
         Ok(true)
     }
 
-    /// Ends all files.
-    pub(super) fn end(mut self) -> Result<Vec<SealedFile>, ExportError> {
+    /// Ends all files; `None`: told to stop.
+    pub(super) fn end(mut self, stop: &Stop) -> Result<Option<Vec<SealedFile>>, ExportError> {
         for (number, part) in self.parts.iter_mut().enumerate() {
             part.encoder.end(&mut part.piece)?;
-            hand_over(&mut *self.sink, number, part)?;
+            let bytes = hand_over(&mut *self.sink, number, part)?;
+            if !self.pace.wait(bytes, stop) {
+                return Ok(None);
+            }
         }
         self.sink.seal()?;
         let sealed = |part: Part| {
             let sha256 = Digest(part.hash.finalize().into());
             SealedFile { name: part.name, bytes: part.bytes, records: part.records, sha256 }
         };
-        Ok(self.parts.into_iter().map(sealed).collect())
+        Ok(Some(self.parts.into_iter().map(sealed).collect()))
     }
 }
 
-fn hand_over(sink: &mut dyn Sink, number: usize, part: &mut Part) -> Result<(), ExportError> {
+/// Gives the sink what there is of a part; tells how many bytes.
+fn hand_over(sink: &mut dyn Sink, number: usize, part: &mut Part) -> Result<u64, ExportError> {
+    let bytes = part.piece.len() as u64;
     if !part.piece.is_empty() {
         sink.write(number, Chunk { bytes: &part.piece, rows: &part.rows })?;
         part.hash.update(&part.piece);
-        part.bytes += part.piece.len() as u64;
+        part.bytes += bytes;
     }
     part.piece.clear();
     part.rows.clear();
-    Ok(())
+    Ok(bytes)
 }
 
 fn row(record: &Record, end: usize) -> Row {

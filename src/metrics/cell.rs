@@ -23,6 +23,8 @@ pub enum Unit {
     Flag,
     /// A log sequence number.
     Lsn,
+    /// One of a few states, numbered in the help.
+    State,
 }
 
 impl Unit {
@@ -34,6 +36,7 @@ impl Unit {
             Self::Seconds => "seconds",
             Self::Flag => "0 or 1",
             Self::Lsn => "lsn",
+            Self::State => "state",
         }
     }
 }

@@ -2,7 +2,7 @@
 //! page of their own.
 
 use super::Family::{Counter as C, Gauge as G, Histogram as H};
-use super::Unit::{Bytes, Count, Flag, Lsn, Seconds};
+use super::Unit::{Bytes, Count, Flag, Lsn, Seconds, State};
 use super::audit;
 use super::{Counter, Family, Gauge, Histogram};
 
@@ -285,6 +285,16 @@ pub static DEAD_LETTERS: Gauge =
         .by_sink();
 /// The last delivery failed.
 pub static SINK_FAILING: Gauge = Gauge::new("tidelog_sink_failing", Flag, "The last delivery failed.").by_sink();
+/// Whether the sink is tried: 0 closed (it delivers), 1 half open (tried again), 2 open (left alone for a while), 3 stopped (a person is needed).
+pub static SINK_CIRCUIT: Gauge = Gauge::new(
+    "tidelog_sink_circuit",
+    State,
+    "Whether the sink is tried: 0 closed (it delivers), 1 half open (tried again), 2 open (left alone for a while), 3 stopped (a person is needed).",
+)
+.by_sink();
+/// Failures since the last success.
+pub static SINK_FAILURES: Gauge =
+    Gauge::new("tidelog_sink_failures", Count, "Deliveries that failed since the last that went well.").by_sink();
 // process
 
 /// What /readyz says.
@@ -390,6 +400,8 @@ pub const TABLE: &[Family] = &[
     C(&SINK_ERRORS),
     G(&DEAD_LETTERS),
     G(&SINK_FAILING),
+    G(&SINK_CIRCUIT),
+    G(&SINK_FAILURES),
     // process
     G(&READY),
     G(&STARTED_SECONDS),
