@@ -1,0 +1,50 @@
+//! Changes of 400-byte documents.
+
+use super::Fallible;
+use bson::{RawBson, doc};
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use tidelog::types::{Change, EntityKey, Epoch, Image, Namespace, Op, Origin, Seq};
+
+/// Change `number`: every fourth is an update of a document of its own, the others are inserts.
+pub(super) fn change(number: u64) -> Fallible<Change> {
+    let update = number % 4 == 3;
+    let before = update.then(|| image(number, 1)).transpose()?;
+    let id = format!("order-{number:012}");
+    Ok(Change {
+        ns: Namespace::new("shop", "orders"),
+        id: RawBson::String(id.clone()),
+        key: EntityKey(id.as_bytes().into()),
+        epoch: Epoch(1),
+        seq: Seq(if update { 2 } else { 1 }),
+        op: if update { Op::Update } else { Op::Insert },
+        before,
+        before_sha: None,
+        after: Some(image(number, 2)?),
+        operation_time: Some(1_764_000_000 << 32 | number),
+        retry: None,
+        txn: None,
+        found: None,
+        origin: Arc::new(Origin { connection: 12, client: "10.0.0.7:51234".into(), ..Origin::default() }),
+        comment: String::new(),
+        traceparent: String::new(),
+        correlation: 12 << 32 | number,
+    })
+}
+
+/// A document of 400 bytes, with text that compresses about as names and words do.
+fn image(number: u64, version: i32) -> Fallible<Image> {
+    let words = Sha256::digest(number.to_le_bytes());
+    let hex = hex::encode(words);
+    let mut document = doc! {
+        "_id": format!("order-{number:012}"), "version": version, "customer": hex.get(..24).unwrap_or_default(),
+        "total": f64::from(version) * 19.9, "when": bson::DateTime::from_millis(1_764_000_000_000 + i64::try_from(number)?),
+        "items": [{"sku": hex.get(24..36).unwrap_or_default(), "n": 1}, {"sku": hex.get(36..48).unwrap_or_default(), "n": 2}],
+        "status": "paid", "address": {"city": "Lisbon", "street": "Rua da Prata", "zip": hex.get(48..55).unwrap_or_default()},
+    };
+    let missing = 400_usize.saturating_sub(document.to_vec()?.len() + "note".len() + 7);
+    document.insert("note", "leave it at the door, please ".repeat(20).get(..missing).unwrap_or_default());
+    let bytes = document.to_vec()?;
+    debug_assert_eq!(bytes.len(), 400);
+    Ok(Image::new(bytes.into()))
+}
