@@ -15,6 +15,7 @@ mod event;
 mod handle;
 pub mod ledger;
 pub mod manifest;
+mod pace;
 mod status;
 mod threads;
 mod worker;

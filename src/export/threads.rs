@@ -127,7 +127,11 @@ fn run_worker(shared: &Shared, seat: usize, mut worker: Worker) {
                 tracing::error!(%error, sink = seat.name, failures, class = class.name(), "a window was not delivered");
                 seat.failed(&error.to_string(), class);
                 // Somebody may mend what is outside of us; nothing is written before the sink was opened and checked anew.
-                if class == Class::Permanent { Duration::from_millis(shared.retry_ms.1) } else { backoff(shared.retry_ms, failures) }
+                if class == Class::Permanent {
+                    Duration::from_millis(shared.retry_ms.1)
+                } else {
+                    backoff(shared.retry_ms, failures)
+                }
             }
         };
         heard = rest(shared, heard, pause, failures > 0);

@@ -8,6 +8,7 @@ use super::dead::{Amendment, DeadLetters, Missing, Refusal, Stage};
 use super::error::ExportError;
 use super::ledger::{Window, Windows};
 use super::manifest::{Counts, Delivered, Events, FileEntry, FormEntry, Manifest, SelectionEntry};
+use super::pace::Pace;
 use super::writing::{Stop, Writing};
 use crate::changelog::Changelog;
 use crate::config::{Envelope, Format, SinkConfig, Start};
@@ -66,6 +67,7 @@ pub(super) struct Worker {
     options: SinkOptions,
     form: Form,
     enrichment: Enrichment,
+    pace: Pace,
     sink: Option<Box<dyn Sink>>,
     position: Option<Checkpoint>,
     letters: Arc<Mutex<DeadLetters>>,
@@ -117,8 +119,8 @@ impl Worker {
         }
         let letters = DeadLetters::open(Arc::clone(&sources.disk), &sources.dead, options.name, sources.log_id)?;
         let (form, letters) = (Form::of(&options.config), Arc::new(Mutex::new(letters)));
-        let enrichment = Enrichment::default();
-        Ok(Self { sources, options, form, enrichment, sink: None, position, letters, state, stop: Stop(stop) })
+        let (enrichment, pace) = (Enrichment::default(), Pace::new(options.config.bytes_per_second));
+        Ok(Self { sources, options, form, enrichment, pace, sink: None, position, letters, state, stop: Stop(stop) })
     }
 
     pub(super) fn position(&self) -> Option<Checkpoint> {
@@ -200,10 +202,13 @@ impl Worker {
 
     /// Writes the records; `None`: told to stop.
     fn write(&self, sink: &mut dyn Sink, job: &Job, now_ms: i64) -> Result<Option<Written>, ExportError> {
+        if !self.pace.wait(&self.stop) {
+            return Ok(None);
+        }
         let window = &job.window;
         let bson = if window.bson == Bson::Always { Bson::Always } else { self.form.bson };
         let form = Form { bson, ..self.form };
-        let mut writing = Writing::begin(sink, &job.opening(form), form, self.sources.log_id)?;
+        let mut writing = Writing::begin(sink, &self.pace, &job.opening(form), form, self.sources.log_id)?;
         let (mut content, mut missing) = ((Counts::default(), Events::new(&self.state)), Vec::new());
         let (dead, mut refusals) = (self.letters.lock().of(window.id), Vec::new());
         let mut reader = self.sources.log.reader(window.first);

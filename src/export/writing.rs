@@ -1,6 +1,7 @@
 //! The bytes of one window on their way into a sink: split into parts, encoded, hashed, handed over in pieces.
 
 use super::error::ExportError;
+use super::pace::Pace;
 use crate::format::jsonl::control_words;
 use crate::format::{Encoder, Form, Taken, part_of};
 use crate::sink::{Chunk, Opening, Row, SealedFile, Sink};
@@ -40,6 +41,7 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct Writing<'s> {
     sink: &'s mut dyn Sink,
+    pace: &'s Pace,
     parts: Vec<Part>,
     piece_bytes: usize,
     by_record: bool,
@@ -48,6 +50,7 @@ pub(super) struct Writing<'s> {
 impl<'s> Writing<'s> {
     pub(super) fn begin(
         sink: &'s mut dyn Sink,
+        pace: &'s Pace,
         opening: &Opening,
         form: Form,
         log: LogId,
@@ -61,7 +64,7 @@ impl<'s> Writing<'s> {
         let parts: Vec<_> = opening.files.iter().map(part).collect::<Result<_, ExportError>>()?;
         let piece_bytes = (PIECE_BYTES / parts.len().max(1)).max(SMALL_BYTES);
         let by_record = sink.by_record();
-        Ok(Self { sink, parts, piece_bytes, by_record })
+        Ok(Self { sink, pace, parts, piece_bytes, by_record })
     }
 
     /// Takes the next record in; `false`: told to stop.
@@ -74,8 +77,8 @@ impl<'s> Writing<'s> {
             part.rows.push(row(record, part.piece.len()));
         }
         if part.piece.len() >= self.piece_bytes {
-            hand_over(&mut *self.sink, number, part)?;
-            return Ok(!stop.wished());
+            hand_over(&mut *self.sink, self.pace, number, part)?;
+            return Ok(self.pace.wait(stop));
         }
         Ok(true)
     }
@@ -84,7 +87,7 @@ impl<'s> Writing<'s> {
     pub(super) fn end(mut self) -> Result<Vec<SealedFile>, ExportError> {
         for (number, part) in self.parts.iter_mut().enumerate() {
             part.encoder.end(&mut part.piece)?;
-            hand_over(&mut *self.sink, number, part)?;
+            hand_over(&mut *self.sink, self.pace, number, part)?;
         }
         self.sink.seal()?;
         let sealed = |part: Part| {
@@ -95,11 +98,12 @@ impl<'s> Writing<'s> {
     }
 }
 
-fn hand_over(sink: &mut dyn Sink, number: usize, part: &mut Part) -> Result<(), ExportError> {
+fn hand_over(sink: &mut dyn Sink, pace: &Pace, number: usize, part: &mut Part) -> Result<(), ExportError> {
     if !part.piece.is_empty() {
         sink.write(number, Chunk { bytes: &part.piece, rows: &part.rows })?;
         part.hash.update(&part.piece);
         part.bytes += part.piece.len() as u64;
+        pace.took(part.piece.len());
     }
     part.piece.clear();
     part.rows.clear();

@@ -65,6 +65,8 @@ class Place:
 
     # What one step of a delivery can suffer, beside `kill`: the step took effect and the sidecar dies before it learns so.
     spoils: typing.ClassVar[list[str]] = []
+    # Faults that no error tells of, only the lag.
+    untold: typing.ClassVar[set[str]] = {"slow"}
     # Forms that this type takes, beside the plain one.
     forms: typing.ClassVar[list[dict]] = [
         {"compression": "zstd", "parts": 3},
@@ -122,6 +124,8 @@ class Folder(Place):
 
     modes: typing.ClassVar = {"fails": FAILS, "hangs": HANGS, "slow": SLOW, "loses answers": LOSES, "read only": READ_ONLY, "full": FULL, "kill": KILLS}
     spoils: typing.ClassVar = ["fails", "loses answers", "full"]
+    # A call of the local file system that hangs cannot be given up.
+    untold: typing.ClassVar = {"slow", "hangs"}
 
     def __init__(self, server, folder, name):
         super().__init__(server, folder, name)
@@ -309,9 +313,8 @@ class Kafka(Place):
             assert message.lsn not in lines, f"twice: {message}"
             lines[message.lsn] = message.value + b"\n"
         assert set(records) <= {at for at, _ in told}, "records without a manifest"
-        told.sort(key=lambda one: one[0] if one[0][1] else (0, 0))
         found = [Window(*at, value, self._files(value, records.get(at, {}))) for at, value in told]
-        return [w for w in found if not w.amendment] + [w for w in found if w.amendment]
+        return [w for w in found if not w.amendment] + sorted((w for w in found if w.amendment), key=lambda w: (w.amendment, w.number))
 
     @staticmethod
     def _files(manifest: bytes, lines: dict[int, bytes]) -> dict[str, bytes]:
@@ -322,11 +325,12 @@ class Kafka(Place):
         self.wrong = what
         server = self.server
         if what == "fails":
-            # The broker answers each message with NOT_ENOUGH_REPLICAS.
+            # The broker answers each message with INVALID_TIMESTAMP: they are all older than that.
             for topic in self.topics():
-                server.alter(topic, "min.insync.replicas", 2)
+                server.alter(topic, "message.timestamp.before.max.ms", 1)
         elif what == "read only":
-            self._permit(server.admin().create_acls(self._acls(AclBinding)))
+            admin = server.admin()
+            self._permit(admin.create_acls(self._acls(AclBinding)))
         elif what == "full":
             # The broker ends itself when its only disk takes nothing more.
             server.world.set(DISK_FULL, DATA)
@@ -352,9 +356,10 @@ class Kafka(Place):
             server.start()
         elif wrong == "fails":
             for topic in self.topics():
-                server.alter(topic, "min.insync.replicas", 1)
+                server.alter(topic, "message.timestamp.before.max.ms", (1 << 63) - 1)
         elif wrong == "read only":
-            self._permit(server.admin().delete_acls(self._acls(AclBindingFilter)))
+            admin = server.admin()
+            self._permit(admin.delete_acls(self._acls(AclBindingFilter)))
 
     def _acls(self, kind) -> list:
         """All is allowed, but to write."""

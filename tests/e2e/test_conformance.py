@@ -211,6 +211,8 @@ def test_broken_for_a_while(lab, place, fault):
             trial.sidecar.start(ready=False)
         if fault == "slow":
             trial.await_delivery()
+        elif fault in place.untold:
+            assert not trial.delivered()
         else:
             eventually(lambda: trial.row()["failures"] > 0 and trial.row()["error"], 60, "the failure is told")
             assert trial.row()["state"] in ("failing", "stopped") and not trial.delivered()
@@ -322,10 +324,10 @@ def done(trial) -> bool:
 
 @pytest.mark.parametrize("number", range(4))
 def test_forms(lab, place, number):
-    """Each form that the sink takes: what a folder of that form has."""
+    """Each form that the sink takes, at a pace of its own: what a folder of that form has."""
     if number >= len(place.forms):
-        pytest.skip(f"a sink of type {type(place).__name__.lower()} takes {len(place.forms)} forms beside the plain one")
-    trial = Trial(lab, place, **place.forms[number])
+        pytest.skip(f"a sink of type {kind_of(place)} takes {len(place.forms)} forms beside the plain one")
+    trial = Trial(lab, place, bytes_per_second=50_000, **place.forms[number])
     for _ in range(3):
         trial.write(40)
         with trial.sidecar.client() as client:
@@ -334,13 +336,78 @@ def test_forms(lab, place, number):
     trial.settle()
 
 
-def test_comes_goes_and_comes_back(lab, place):
-    """Added, it begins where its settings say, the first window, that number, or now; taken out, the others go on; put back, it goes on
-    where it was."""
-    kind = type(place).__name__.lower()
+def kind_of(place) -> str:
+    return next(kind for kind, cls in SINKS.items() if cls is type(place))
+
+
+def test_comes_goes_and_comes_back(lab, servers, place):
+    """Added, it begins where its settings say: with the first window, with that number, or now. Taken out, the others go on; put back, it
+    goes on where it was, also when its settings say another beginning by then."""
     trial = Trial(lab, place)
-    for _ in range(3):
+    places = {"tested": place} | {name: servers.place(kind_of(place)) for name in ("late", "fresh")}
+
+    def restart(**starts) -> None:
+        """These sinks, and a window."""
+        assert trial.sidecar.stop() == 0
+        trial.sidecar.config = QUICK + "".join(places[name].block(name, start=start) for name, start in starts.items())
+        trial.sidecar.env = {name: value for one in places.values() for name, value in one.env.items()}
+        trial.sidecar.start()
         trial.write()
-        trial.await_delivery()
-    print(kind)
-    pytest.fail("unfinished")
+        trial.sidecar.cut("window")
+
+    try:
+        for _ in range(4):
+            trial.write()
+            trial.sidecar.cut("window")
+        closed = len(trial.true_windows())
+        restart(tested="oldest", late=3, fresh="now")
+        restart(late=3)
+        restart(tested="now", late="oldest", fresh="oldest")
+        for name, first in (("late", 3), ("fresh", closed + 1)):
+            trial.name, trial.place = name, places[name]
+            trial.check(first)
+        trial.name, trial.place = NAME, place
+        trial.settle()
+    finally:
+        for name in ("late", "fresh"):
+            places[name].close()
+
+
+@pytest.mark.timeout(400)
+def test_all_at_once(lab, servers):
+    """A sink of each type in one sidecar, each with its own form, namespaces and pace; they break and heal in turns, two at a time,
+    with a kill in between; each one has in the end what it should, and none waited for another."""
+    places = {kind: servers.place(kind) for kind in SINKS}
+    forms = {kind: place.forms[-1 - number % 2] for number, (kind, place) in enumerate(places.items())}
+    env = {name: value for place in places.values() for name, value in place.env.items()}
+    first, *others = places
+    try:
+        config = "".join(
+            places[kind].block(kind, **form) + block(f"twin-{kind}", type="folder", dir=str(lab.folder / f"twin-{kind}"), **form)
+            for kind, form in forms.items()
+        )
+        trial = Trial(lab, places[first], first, config, env, **forms[first])
+        trial.write()
+        eventually(lambda: all(trial.delivered(kind) for kind in places), 60, "the first window everywhere")
+        kinds = list(places)
+        for number, kind in enumerate(kinds):
+            broken = {kind, kinds[(number + 1) % len(kinds)]}
+            for one in broken:
+                places[one].fault("fails")
+            for _ in range(2):
+                trial.write()
+                eventually(lambda: all(trial.delivered(one) for one in places if one not in broken), 60, "the others have it")
+            assert not any(trial.delivered(one) for one in broken)
+            if number == 1:
+                trial.sidecar.kill()
+                trial.sidecar.start(ready=False)
+            for one in broken:
+                places[one].heal()
+            eventually(lambda: all(trial.delivered(one) for one in places), 60, "all have all")
+        trial.settle()
+        for kind in others:
+            trial.name, trial.place, trial.twin = kind, places[kind], lab.folder / f"twin-{kind}"
+            trial.check()
+    finally:
+        for place in places.values():
+            place.close()
