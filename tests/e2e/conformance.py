@@ -267,7 +267,7 @@ class Kafka(Place):
     """Topics of a broker: its own errors where it has them, else those of the proxy before it."""
 
     spoils: typing.ClassVar = ["lost", "reset", "held"]
-    forms: typing.ClassVar = [{"envelope": "debezium"}, {"namespaces": ["two.*"], "bson": True}]
+    forms: typing.ClassVar = [{"envelope": "debezium"}, {"exclude": ["one.*"]}, {"bson": True}, {"namespaces": ["two.*"], "envelope": "debezium"}]
     USER = "User:tidelog"
     LISTENER: typing.ClassVar = {
         "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT",
