@@ -80,7 +80,7 @@ fn fill(log: &Changelog, count: u64) -> Fallible<()> {
     for first in (0..count).step_by(usize::try_from(BATCH)?) {
         let draft = |number| Ok(Draft { body: Body::Change(Box::new(change(number)?)), continued: false });
         let drafts = (first..count.min(first + BATCH)).map(draft).collect::<Fallible<Vec<_>>>()?;
-        log.append(drafts).wait_blocking()?;
+        let _durable = log.append(drafts).wait_blocking()?;
     }
     Ok(())
 }

@@ -78,6 +78,7 @@ async fn start_exporter(
     let windows = &config.windows;
     let mut options = ExportOptions::folder(config.log.data.clone(), config.export.dir.clone());
     options.sinks = sinks(config);
+    options.retry_ms.1 = config.export.retry_max_ms;
     options.markers = Markers::new(config.markers.clone());
     if !windows.schedule.is_empty() {
         let schedule = Schedule::new(&windows.schedule, &windows.time_zone);

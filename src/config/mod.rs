@@ -209,6 +209,8 @@ pub struct WindowsConfig {
 pub struct ExportConfig {
     /// The folder that gets a folder per window; empty: none.
     pub dir: PathBuf,
+    /// The longest wait before a sink that failed is tried again.
+    pub retry_max_ms: u64,
 }
 
 /// Health, metrics, control.
@@ -345,7 +347,7 @@ impl Default for WindowsConfig {
 
 impl Default for ExportConfig {
     fn default() -> Self {
-        Self { dir: "/var/lib/tidelog/export".into() }
+        Self { dir: "/var/lib/tidelog/export".into(), retry_max_ms: 30_000 }
     }
 }
 

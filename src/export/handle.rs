@@ -39,7 +39,8 @@ pub struct ExportOptions {
     pub bson: Bson,
     /// Where windows go.
     pub sinks: Vec<SinkOptions>,
-    /// Bounds of the wait after a failed delivery, ms: the first, and the greatest.
+    /// Bounds of the wait after a failed delivery, ms: the first, and the greatest. A sink that needs a person is looked at again
+    /// each time the greatest has passed.
     pub retry_ms: (u64, u64),
     /// Which records may be in a window at all.
     pub horizon: Arc<Horizon>,

@@ -1,7 +1,8 @@
 //! How fast a sink's bytes go out, and how far the delivery under way is.
 //!
 //! The bound holds over any stretch longer than a second: what a quiet time saved is forgotten, so a sink that was idle for
-//! an hour does not then take an hour's bytes at once. It never holds a thread that was told to stop.
+//! an hour does not then take an hour's bytes at once. What the last bytes of a window cost is waited for before the next
+//! window begins, so that a sink's transaction is not held open for it. It never holds a thread that was told to stop.
 
 use super::writing::Stop;
 use crate::types::WindowId;
@@ -28,8 +29,12 @@ impl Pace {
         Self { per_second, due: Cell::new(Instant::now()) }
     }
 
-    /// When `bytes` more should have gone out, counted from `now`.
-    fn took(&self, bytes: u64, now: Instant) -> Instant {
+    /// `bytes` were handed over.
+    pub(super) fn took(&self, bytes: u64) {
+        self.took_at(bytes, Instant::now());
+    }
+
+    fn took_at(&self, bytes: u64, now: Instant) {
         if self.per_second > 0 {
             let micros = u128::from(bytes) * 1_000_000 / u128::from(self.per_second);
             let cost = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
@@ -37,17 +42,15 @@ impl Pace {
             // Past the end of the clock's range there is nothing to wait for.
             self.due.set(from.checked_add(cost).unwrap_or(now));
         }
-        self.due.get()
     }
 
-    /// `bytes` were handed over: waits until they should have gone out; `false`: told to stop.
-    pub(super) fn wait(&self, bytes: u64, stop: &Stop) -> bool {
-        let due = self.took(bytes, Instant::now());
+    /// Waits until everything handed over should have gone out; `false`: told to stop.
+    pub(super) fn wait(&self, stop: &Stop) -> bool {
         loop {
             if stop.wished() {
                 return false;
             }
-            let left = due.saturating_duration_since(Instant::now());
+            let left = self.due.get().saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return true;
             }
@@ -109,18 +112,24 @@ mod tests {
     fn bytes_go_out_at_the_bound_and_idle_time_is_not_saved_up() {
         let pace = Pace::new(1_000);
         let start = pace.due.get();
-        assert_eq!(pace.took(500, start), start + Duration::from_millis(500));
-        assert_eq!(pace.took(1_500, start), start + Duration::from_secs(2));
+        let took = |bytes, now| {
+            pace.took_at(bytes, now);
+            pace.due.get()
+        };
+        assert_eq!(took(500, start), start + Duration::from_millis(500));
+        assert_eq!(took(1_500, start), start + Duration::from_secs(2));
         let later = start + Duration::from_hours(1);
-        assert_eq!(pace.took(3_000, later), later + Duration::from_secs(2));
-        assert_eq!(Pace::new(0).took(u64::MAX, start).saturating_duration_since(Instant::now()), Duration::ZERO);
+        assert_eq!(took(3_000, later), later + Duration::from_secs(2));
     }
 
     #[test]
     fn a_stop_ends_the_wait() {
         let stop = Stop(std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true)));
-        assert!(!Pace::new(1).wait(1_000_000, &stop));
-        assert!(Pace::new(0).wait(1_000_000, &Stop(std::sync::Arc::default())));
+        let (slow, free) = (Pace::new(1), Pace::new(0));
+        slow.took(1_000_000);
+        free.took(u64::MAX);
+        assert!(!slow.wait(&stop));
+        assert!(free.wait(&Stop(std::sync::Arc::default())));
     }
 
     #[test]

@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(20);
 /// A worker looks for a stop or a window at least this often.
 const IDLE: Duration = Duration::from_secs(1);
-/// A sink that needs a person is looked at again this often.
-const STOPPED: Duration = Duration::from_secs(30);
 /// The gauges are set this often.
 const GAUGES: Duration = Duration::from_millis(500);
 
@@ -130,7 +128,11 @@ fn run_worker(shared: &Shared, seat: usize, mut worker: Worker) {
                 tracing::error!(%error, sink = seat.name, failures, class = class.name(), "a window was not delivered");
                 seat.failed(&error.to_string(), class);
                 // Somebody may mend what is outside of us; nothing is written before the sink was opened and checked anew.
-                if class == Class::Permanent { STOPPED } else { backoff(shared.retry_ms, failures) }
+                if class == Class::Permanent {
+                    Duration::from_millis(shared.retry_ms.1)
+                } else {
+                    backoff(shared.retry_ms, failures)
+                }
             }
         };
         heard = rest(shared, heard, pause, failures > 0);

@@ -213,6 +213,9 @@ impl Worker {
         let bson = if window.bson == Bson::Always { Bson::Always } else { self.form.bson };
         let form = Form { bson, ..self.form };
         self.underway.begin(window.id, window.records());
+        if !self.pace.wait(&self.stop) {
+            return Ok(None);
+        }
         let mut writing = Writing::begin(sink, &self.pace, &job.opening(form), form, self.sources.log_id)?;
         let (mut content, mut missing) = ((Counts::default(), Events::new(&self.state)), Vec::new());
         let (dead, mut refusals) = (self.letters.lock().of(window.id), Vec::new());
@@ -250,7 +253,7 @@ impl Worker {
             content.0.add(&record);
             content.1.add(&record);
         }
-        let Some(files) = writing.end(&self.stop)? else { return Ok(None) };
+        let files = writing.end()?;
         missing.extend(refusals.iter().map(|refusal| refusal.record.clone()));
         missing.sort_by_key(|record| record.lsn);
         self.take_down(window.id, refusals, now_ms)?;

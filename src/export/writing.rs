@@ -78,26 +78,25 @@ impl<'s> Writing<'s> {
         }
         if part.piece.len() >= self.piece_bytes {
             let bytes = hand_over(&mut *self.sink, number, part)?;
-            return Ok(self.pace.wait(bytes, stop));
+            self.pace.took(bytes);
+            return Ok(self.pace.wait(stop));
         }
         Ok(true)
     }
 
-    /// Ends all files; `None`: told to stop.
-    pub(super) fn end(mut self, stop: &Stop) -> Result<Option<Vec<SealedFile>>, ExportError> {
+    /// Ends all files.
+    pub(super) fn end(mut self) -> Result<Vec<SealedFile>, ExportError> {
         for (number, part) in self.parts.iter_mut().enumerate() {
             part.encoder.end(&mut part.piece)?;
             let bytes = hand_over(&mut *self.sink, number, part)?;
-            if !self.pace.wait(bytes, stop) {
-                return Ok(None);
-            }
+            self.pace.took(bytes);
         }
         self.sink.seal()?;
         let sealed = |part: Part| {
             let sha256 = Digest(part.hash.finalize().into());
             SealedFile { name: part.name, bytes: part.bytes, records: part.records, sha256 }
         };
-        Ok(Some(self.parts.into_iter().map(sealed).collect()))
+        Ok(self.parts.into_iter().map(sealed).collect())
     }
 }
 

@@ -9,6 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 # answered. `busy`: 503 at once. `cut`: half of its body reaches the server, then both connections end. `reset`: nothing
 # reaches the server. `hang`: nothing is answered until the client gives up. `slow`: all is well, a little later.
 FAULTS = ["lost", "failed", "busy", "cut", "reset", "hang", "slow"]
+# And, chosen by name only: `denied`: 403 at once; `full`: 507 at once; `killed`: it reaches the server, then `kill` is called.
+REFUSALS = {
+    "busy": (503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"),
+    "denied": (403, b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"),
+    "full": (507, b"<Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its minimum free drive threshold.</Message></Error>"),
+}
 
 
 class FaultProxy:
@@ -17,6 +23,7 @@ class FaultProxy:
     def __init__(self, target: str):
         self.host, self.port = target.removeprefix("http://").rsplit(":", 1)
         self.choose = lambda number, method, path: None
+        self.kill = lambda: None
         self.lock = threading.Lock()
         self.seen: list[tuple[str, str, str | None]] = []
         self.going = True
@@ -24,6 +31,7 @@ class FaultProxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def log_message(self, *_):
                 pass
@@ -51,8 +59,9 @@ class FaultProxy:
         body = client.rfile.read(int(client.headers.get("content-length", 0)))
         if fault == "slow":
             time.sleep(0.3)
-        if fault == "busy":
-            return self.answer(client, 503, [], b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
+        if fault in REFUSALS:
+            status, text = REFUSALS[fault]
+            return self.answer(client, status, [], text)
         if fault == "hang":
             while self.going and self.waits(client):
                 time.sleep(0.05)
@@ -64,7 +73,9 @@ class FaultProxy:
             client.close_connection = True
             return None
         status, headers, content = self.forward(client, body)
-        if fault == "lost":
+        if fault == "killed":
+            self.kill()
+        if fault in ("lost", "killed"):
             client.close_connection = True
         elif fault == "failed":
             self.answer(client, 500, [], b"<Error><Code>InternalError</Code><Message>We failed.</Message></Error>")

@@ -35,10 +35,10 @@ def kafka_jars() -> str:
 
 
 class Kafka:
-    """One broker. `proxy`: called with the broker's CLIENT address, gives the one to advertise instead."""
+    """One broker. `proxy`: called with the broker's CLIENT address, gives the one to advertise instead. `env`: its environment."""
 
-    def __init__(self, folder: pathlib.Path, proxy=None, **properties):
-        self.folder, self.properties = folder, properties
+    def __init__(self, folder: pathlib.Path, proxy=None, env: dict | None = None, **properties):
+        self.folder, self.properties, self.env = folder, properties, env
         self.ports = {name: free_port() for name in ("CLIENT", "DIRECT", "CONTROLLER")}
         self.proxy = proxy(f"127.0.0.1:{self.ports['CLIENT']}") if proxy else None
         self.address = self.proxy.address if self.proxy else f"127.0.0.1:{self.ports['CLIENT']}"
@@ -60,7 +60,7 @@ class Kafka:
             done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, f"the broker's folder could not be formatted:\n{done.stdout}\n{done.stderr}"
         argv = [*JAVA, "-cp", kafka_jars(), "kafka.Kafka", str(config)]
-        self.process = Process(argv, self.folder.parent / f"{self.folder.name}.log")
+        self.process = Process(argv, self.folder.parent / f"{self.folder.name}.log", self.env and dict(os.environ, **self.env))
 
     def _properties(self) -> dict[str, str]:
         listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items())

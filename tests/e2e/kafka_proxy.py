@@ -1,14 +1,19 @@
-"""A TCP proxy before a Kafka broker that loses answers: the request arrives and is obeyed, its answer does not come.
+"""A TCP proxy before a Kafka broker that loses requests and answers, holds them back, and tells when the client is to be killed.
 
 Kafka's framing (kafka.apache.org/protocol): a length of four bytes, then in a request api key, api version (two bytes each) and
-correlation id. The api of the end of a transaction is EndTxn, 26.
+correlation id. An answer begins with the correlation id.
 """
 
 import socket
 import struct
 import threading
+import time
 
 END_TXN = 26
+# What a delivery consists of, each one a step: Fetch and ListOffsets, which change nothing; Produce, CreateTopics, InitProducerId,
+# AddPartitionsToTxn, EndTxn, which do.
+READS = {1, 2}
+CHANGES = {0, 19, 22, 24, END_TXN}
 
 
 class KafkaProxy:
@@ -22,12 +27,21 @@ class KafkaProxy:
         self.lock = threading.Lock()
         self.to_lose, self.lost = 0, 0
         self.on_lost = None
+        self.delay = 0.0
+        self.spoil(0, "")
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose(self, answers: int, on_lost=None) -> None:
         """Arms it: the next so many answers are lost; `on_lost` is called when the broker has given each."""
         with self.lock:
             self.to_lose, self.on_lost = answers, on_lost
+
+    def spoil(self, at: int, how: str, then=None) -> None:
+        """Something happens at the step `at` from now (0: nothing). `lost`: its answer is, with the connection; `then` is called when
+        the broker has given it, and only what changes something counts. `reset`: it does not reach the broker, the connection ends. `held`: it does, and no answer comes."""
+        with self.lock:
+            self.steps, self.at, self.how, self.then = 0, at, how, then
+            self.counted = CHANGES if then else CHANGES | READS
 
     def close(self) -> None:
         self.listener.close()
@@ -40,6 +54,15 @@ class KafkaProxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
+    def _step(self, api: int) -> str:
+        """What is to happen to this request."""
+        with self.lock:
+            if api == self.api and self.to_lose > 0:
+                self.to_lose -= 1
+                return "lost"
+            self.steps += api in self.counted
+            return self.how if api in self.counted and self.steps == self.at else ""
+
     def _serve(self, client: socket.socket) -> None:
         try:
             server = socket.create_connection(self.target, timeout=10)
@@ -47,32 +70,37 @@ class KafkaProxy:
             client.close()
             return
         server.settimeout(None)
-        doomed: set[int] = set()
+        doomed: dict[int, str] = {}
         back = threading.Thread(target=self._answers, args=(server, client, doomed), daemon=True)
         back.start()
         try:
             while frame := read_frame(client):
                 api, _, correlation = struct.unpack(">hhi", frame[4:12])
-                with self.lock:
-                    if api == self.api and self.to_lose > 0:
-                        self.to_lose -= 1
-                        doomed.add(correlation)
+                how = self._step(api)
+                if how == "reset":
+                    break
+                if how:
+                    doomed[correlation] = how
                 server.sendall(frame)
         except OSError:
             pass
         end(client, server)
 
-    def _answers(self, server: socket.socket, client: socket.socket, doomed: set[int]) -> None:
+    def _answers(self, server: socket.socket, client: socket.socket, doomed: dict[int, str]) -> None:
         try:
             while frame := read_frame(server):
                 (correlation,) = struct.unpack(">i", frame[4:8])
-                if correlation in doomed:
+                how = doomed.get(correlation)
+                if how == "lost":
                     with self.lock:
                         self.lost += 1
-                    if self.on_lost:
-                        self.on_lost()
+                        then = self.then if self.at else self.on_lost
+                    if then:
+                        then()
                     break
-                client.sendall(frame)
+                if how != "held":
+                    time.sleep(self.delay)
+                    client.sendall(frame)
         except OSError:
             pass
         end(client, server)

@@ -36,6 +36,7 @@ class S3:
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.process: Process | None = None
+        self.read_already: dict[tuple, bytes] = {}
 
     def start(self) -> "S3":
         (self.folder / "objects").mkdir(parents=True, exist_ok=True)
@@ -71,8 +72,15 @@ class S3:
         return self.client().get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def all(self, bucket: str, prefix: str) -> dict[str, bytes]:
-        """Every object below the prefix, by its name there."""
-        return {key.removeprefix(prefix + "/"): self.read(bucket, key) for key in self.names(bucket) if key.startswith(prefix + "/")}
+        """Every object below the prefix, by its name there. What the listing tells as unchanged is not read again."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix + "/")
+        found = {}
+        for told in (o for page in pages for o in page.get("Contents", [])):
+            known = bucket, told["Key"], told["ETag"], told["LastModified"], told["Size"]
+            if known not in self.read_already:
+                self.read_already[known] = self.read(bucket, told["Key"])
+            found[told["Key"].removeprefix(prefix + "/")] = self.read_already[known]
+        return found
 
 
 def sink(endpoint: str, url: str, name: str = "lake", more: str = "") -> str:

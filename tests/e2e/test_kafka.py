@@ -144,52 +144,6 @@ def test_kills(lab):
     print(f"{KILLS} kills, {len(everything)} messages, {aborted} of them in transactions that were aborted")
 
 
-@pytest.mark.timeout(900)
-def test_broker_hangs_and_dies(lab):
-    """A broker that hangs, and one that is killed: the folder goes on meanwhile, Kafka catches up, nothing is there twice."""
-    kafka = lab.kafka()
-    sidecar = lab.sidecar(lab.store(), config=config(kafka, **{"delivery.timeout.ms": 4000, "socket.timeout.ms": 2000}))
-    writers = write(sidecar, pause=0.005)
-    for how, back in ((kafka.hang, kafka.go_on), (kafka.kill, kafka.start), (kafka.hang, kafka.go_on)):
-        at = window_of(sidecar, "events")
-        eventually(lambda: window_of(sidecar, "events") > at, 60, "Kafka gets windows")
-        how()
-        eventually(lambda: error_of(sidecar), 90, "the sink tells that the broker is away")
-        at = window_of(sidecar, "folder")
-        eventually(lambda: window_of(sidecar, "folder") > at + 2, 60, "the folder gets windows meanwhile")
-        assert window_of(sidecar, "events") < window_of(sidecar, "folder")
-        back()
-        eventually(lambda: not error_of(sidecar), 120, "the sink delivers again")
-    settle(sidecar, kafka, writers)
-
-
-def test_answer_of_a_commit_is_lost(lab):
-    """The broker commits and the connection breaks before its answer: now and then, for long, and with the sidecar killed."""
-    kafka = lab.kafka(proxy=KafkaProxy)
-    proxy = kafka.proxy
-    sidecar = lab.sidecar(lab.store(), config=config(kafka, **{"delivery.timeout.ms": 3000, "socket.timeout.ms": 2000}))
-    with sidecar.client() as client:
-        for number, answers in enumerate((1, 3, 10**6)):
-            client["lost"]["c"].insert_many([{"n": n} for n in range(20)])
-            lost = proxy.lost
-            proxy.lose(answers)
-            if answers > 3:
-                eventually(lambda: error_of(sidecar), 60, "the sink gives the commit up")
-                proxy.lose(0)
-            sidecar.cut(f"lost {number}")
-            assert proxy.lost > lost
-            settle(sidecar, kafka)
-        for number in range(3):
-            client["lost"]["c"].insert_many([{"n": n} for n in range(20)])
-            lost, window = proxy.lost, window_of(sidecar, "events")
-            proxy.lose(1, sidecar.process.kill)
-            eventually(lambda: proxy.lost > lost and not sidecar.process.alive(), 60, "killed between commit and checkpoint")
-            assert [m.window for m in manifests(kafka.read(WINDOWS))][-1] > window, "it was committed"
-            sidecar.start()
-            settle(sidecar, kafka)
-    proxy.close()
-
-
 def test_documents_of_16_megabytes(lab):
     """A broker that does not take them: the record is told, the transaction is not left open; once it does, they pass."""
     kafka = lab.kafka()

@@ -4,49 +4,17 @@ import json
 import os
 import random
 import signal
-import socket
-import sys
 
 import pytest
 from fault_proxy import FAULTS, FaultProxy
-from process import Process
-from s3 import folder_bytes, free_port
+from receiver import TOKEN, Receiver
+from s3 import folder_bytes
 from sidecar import ROOT
 from waiting import eventually
 
 KILLS = int(os.environ.get("TIDELOG_KILLS", 10))
 SEED = int(os.environ.get("TIDELOG_SEED", random.SystemRandom().randrange(1 << 30)))
-TOKEN = "a-token-of-the-test"
 QUICK = "[windows]\nsettle_ms = 100\nidle_ms = 200\n"
-
-
-class Receiver:
-    """The program webhook_receiver.py; what it took outlives it."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: Process | None = None
-
-    def start(self) -> "Receiver":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        program = ROOT / "tests/e2e/webhook_receiver.py"
-        argv = [sys.executable, str(program), str(self.port), str(self.folder), TOKEN]
-        self.process = Process(argv, self.folder.with_suffix(".log"))
-        eventually(self._answers, 30, "the receiver listens")
-        return self
-
-    def _answers(self) -> bool:
-        self.process.must_live()
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-            return True
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        self.process.kill()
 
 
 @pytest.fixture
@@ -105,26 +73,6 @@ def test_the_page_s_block_runs(lab, receiver):
     same(other, lab.folder / "beside", 3)
     chunks = list((receiver.folder / "chunks").glob("*/0.*"))
     assert len(chunks) > 3 and all(chunk.read_bytes().endswith(b"\n") for chunk in chunks)
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "slow"])
-def test_each_request_of_a_window_spoilt(lab, receiver, fault):
-    """The first, the second, the third … request of a window is spoilt, once; then the next window."""
-    proxy = FaultProxy(receiver.url)
-    sidecar = hook(lab, proxy.endpoint)
-    hits = 0
-    with sidecar.client() as client:
-        for at in range(6):
-            start = len(proxy.seen)
-            proxy.choose = lambda number, *_: fault if number == start + at else None
-            client["f"]["c"].insert_many([{"n": n, "s": "x" * 1000} for n in range(10)])
-            sidecar.cut()
-            proxy.choose = lambda *_: None
-            hits += any(found for _, _, found in proxy.seen[start:])
-    same(receiver, sidecar.export, 6)
-    assert hits >= 4, f"only {hits} requests were spoilt"
-    proxy.close()
 
 
 @pytest.mark.timeout(900)

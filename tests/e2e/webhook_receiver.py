@@ -14,7 +14,7 @@ import re
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-KEY = re.compile(r"^[0-9a-f]{32}:[a-z0-9_-]+:(\d+):(\d+\.\d+|manifest)$")
+KEY = re.compile(r"^[0-9a-f]{32}:[a-z0-9_-]+:(\d+)(?:\.(\d+))?:(\d+\.\d+|manifest)$")
 
 
 def keep(path: pathlib.Path, content: bytes) -> None:
@@ -30,6 +30,7 @@ def keep(path: pathlib.Path, content: bytes) -> None:
 
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     folder: pathlib.Path
     token: str
 
@@ -55,15 +56,16 @@ class Receiver(BaseHTTPRequestHandler):
 
     def take(self, body: bytes) -> tuple[int, str]:
         key = KEY.match(self.headers["idempotency-key"])
-        if not key or key[1] != self.headers["tidelog-window"]:
+        if not key or key[1] != self.headers["tidelog-window"] or key[2] != self.headers["tidelog-amendment"]:
             return self.wrong("a key that is none")
-        window = self.folder / f"window-{int(key[1]):010}"
+        amendment = f".amendment-{int(key[2]):04}" if key[2] else ""
+        window = self.folder / f"window-{int(key[1]):010}{amendment}"
         chunks = self.folder / "chunks" / window.name
-        if key[2] == "manifest":
+        if key[3] == "manifest":
             return self.manifest(window, chunks, body)
         head = {"file": self.headers["tidelog-file"], "offset": int(self.headers["tidelog-offset"]), "type": self.headers["content-type"]}
         content = json.dumps(head).encode() + b"\n" + body
-        path = chunks / key[2]
+        path = chunks / key[3]
         if path.exists() and path.read_bytes() != content:
             return self.wrong(f"{key[0]} came again with other bytes")
         if self.headers["content-type"] == "application/x-ndjson" and not body.endswith(b"\n"):
@@ -75,8 +77,7 @@ class Receiver(BaseHTTPRequestHandler):
         path = window / "manifest.json"
         if path.exists():
             return (200, "known") if path.read_bytes() == body else self.wrong(f"{window.name} came again with another manifest")
-        last = window.with_name(f"window-{int(window.name[7:]) - 1:010}") / "manifest.json"
-        if not window.name.endswith("-0000000001") and not last.exists():
+        if not self.is_next(window):
             return self.wrong(f"{window.name} came before the one before it")
         for number, file in enumerate(json.loads(body)["files"]):
             content = b""
@@ -92,6 +93,15 @@ class Receiver(BaseHTTPRequestHandler):
             keep(window / file["name"], content)
         keep(path, body)
         return 200, "taken"
+
+    def is_next(self, window: pathlib.Path) -> bool:
+        """The first one may be any; an amendment comes after its window, or the amendment before."""
+        number, _, amendment = window.name.removeprefix("window-").partition(".amendment-")
+        if int(amendment or 0) > 1:
+            last = f"window-{number}.amendment-{int(amendment) - 1:04}"
+        else:
+            last = f"window-{number}" if amendment else f"window-{int(number) - 1:010}"
+        return (window.with_name(last) / "manifest.json").exists() or not amendment and not any(self.folder.glob("window-*/manifest.json"))
 
     def wrong(self, what: str) -> tuple[int, str]:
         with open(self.folder / "wrong.txt", "a") as file:

@@ -31,8 +31,6 @@ pub(super) const PARTITION: i32 = 0;
 
 /// Digests kept; of earlier windows it is only known that they are there.
 const KEPT: usize = 10_000;
-/// How long one answer of a broker is waited for.
-const ANSWER: Duration = Duration::from_secs(10);
 /// How long transactions of others are waited for.
 const OTHERS: Duration = Duration::from_secs(20);
 /// Offsets in the first step from the end, and in the greatest.
@@ -96,7 +94,7 @@ impl<'s> Reader<'s> {
 
     fn bounds(&self) -> Result<(i64, i64), SinkError> {
         let topic = &self.settings.windows_topic;
-        self.consumer.fetch_watermarks(topic, PARTITION, ANSWER).map_err(|error| self.wrong(&error))
+        self.consumer.fetch_watermarks(topic, PARTITION, self.settings.answer()).map_err(|error| self.wrong(&error))
     }
 
     /// Waits until everything before `high` is decided.
@@ -120,12 +118,12 @@ impl<'s> Reader<'s> {
         let topic = &self.settings.windows_topic;
         let set = list.add_partition_offset(topic, PARTITION, Offset::Offset(from));
         set.and_then(|()| self.consumer.assign(&list)).map_err(|error| self.wrong(&error))?;
-        let (mut found, mut until) = (Manifests::new(), Instant::now() + ANSWER);
+        let (mut found, mut until) = (Manifests::new(), Instant::now() + self.settings.answer());
         loop {
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) if message.offset() < upper => {
                     found.extend(self.manifest(&message));
-                    until = Instant::now() + ANSWER;
+                    until = Instant::now() + self.settings.answer();
                 }
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(found),
                 Some(Err(error)) => return Err(self.wrong(&error)),

@@ -59,7 +59,7 @@ impl Session {
         let made = settings.producer().create_with_context(events);
         let producer = made.map_err(|error| fault::of(&settings, &watch, "a producer", &error))?;
         let session = Self { settings, producer, watch, open: false };
-        let begun = session.producer.init_transactions(COORDINATOR);
+        let begun = session.producer.init_transactions(COORDINATOR.min(session.settings.message_wait));
         begun.map_err(|error| session.wrong("beginning", &error))?;
         Ok(session)
     }

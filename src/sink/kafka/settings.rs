@@ -28,6 +28,9 @@ const OURS: &[&str] = &[
     "transactional.id",
 ];
 
+/// How long one answer of a broker is waited for, at most.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// Words in the names of properties that hold a secret.
 const SECRET: &[&str] = &["password", "secret", "key.pem", "sasl.oauthbearer.config"];
 
@@ -160,6 +163,11 @@ impl Settings {
     /// The key of this sink's manifests.
     pub(super) fn manifest_key(&self) -> String {
         format!("{}/{}", self.log, self.name)
+    }
+
+    /// How long one answer of a broker is waited for: never longer than a message is.
+    pub(super) fn answer(&self) -> Duration {
+        ANSWER.min(self.message_wait)
     }
 
     fn identity(&self) -> String {

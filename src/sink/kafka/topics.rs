@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// The longest name of a topic (Kafka: `Topic.MAX_NAME_LENGTH`).
 const MAX_NAME: usize = 249;
-/// How long one answer of a broker is waited for.
-const ANSWER: Duration = Duration::from_secs(10);
 /// How long a new topic is waited for.
 const APPEAR: Duration = Duration::from_secs(20);
 
@@ -85,7 +83,7 @@ pub(super) fn ensure(settings: &Settings, topic: &str, config: &[(&str, &str)]) 
     let made = settings.consumer("read_uncommitted").create_with_context(events.clone());
     let reader: BaseConsumer<Events> = made.map_err(wrong)?;
     let partitions = || {
-        partitions(&reader, topic).map_err(|error| {
+        partitions(&reader, topic, settings.answer()).map_err(|error| {
             fault::drain(&reader, &events);
             wrong(error)
         })
@@ -105,8 +103,8 @@ pub(super) fn ensure(settings: &Settings, topic: &str, config: &[(&str, &str)]) 
 }
 
 /// Partitions that have a leader; 0: there is no such topic, or not yet.
-fn partitions(reader: &BaseConsumer<Events>, topic: &str) -> Result<usize, KafkaError> {
-    let metadata = reader.fetch_metadata(Some(topic), ANSWER)?;
+fn partitions(reader: &BaseConsumer<Events>, topic: &str, wait: Duration) -> Result<usize, KafkaError> {
+    let metadata = reader.fetch_metadata(Some(topic), wait)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(0) };
     if let Some(error) = found.error() {
         let code = Code::from(error);
@@ -127,7 +125,8 @@ fn create(settings: &Settings, topic: &str, config: &[(&str, &str)]) -> Result<(
     for (name, value) in config {
         wanted = wanted.set(name, value);
     }
-    let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
+    let options =
+        AdminOptions::new().request_timeout(Some(settings.answer())).operation_timeout(Some(settings.answer()));
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime =
         runtime.map_err(|error| SinkError::Away(format!("kafka sink {}: {doing}: {error}", settings.name)))?;
