@@ -1,7 +1,8 @@
 //! Entities: the canonical [key](key_of) of an `_id`, the [guards](Guards), and the [index](Index) that tells for each entity its
 //! last `(epoch, seq)` and image.
 //!
-//! The index is derived from the log: deleting it and replaying the log gives the same index.
+//! The index is derived from the log: deleting it and replaying the log gives the same index. Where retention removed the
+//! beginning of the log, a [snapshot](Snapshots) of the index stands for it.
 //!
 //! A seam for tests stands behind the feature `model`: `Index::in_memory`, rows without the storage engine.
 
@@ -19,6 +20,7 @@ mod overlay;
 mod queue;
 mod row;
 mod rows;
+mod snapshot;
 mod watch;
 
 pub use error::IndexError;
@@ -27,6 +29,8 @@ pub use index::{Entry, Index, IndexOptions, Known, NodeSeen};
 pub use indexer::{Indexer, Observer};
 pub use key::{KeyError, MAX_DEPTH, MAX_PLAIN, key_of};
 pub use marks::{EntityHash, MarkOwner, Marks};
+pub use open::Basis;
+pub use snapshot::{SnapshotError, Snapshots, View, Whole};
 pub use watch::Watch;
 
 #[cfg(test)]
