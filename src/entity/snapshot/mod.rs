@@ -7,7 +7,8 @@
 //! 1. A file is written under a temporary name, fsynced, renamed, and the folder fsynced: under its name it is whole, or the disk
 //!    went bad.
 //! 2. It holds the rows of [`View`], all as of one lsn, whoever writes to the index meanwhile.
-//! 3. The file before it goes only after the new one was read back whole ([`Snapshots::keep`]).
+//! 3. The file before it goes only after the new one was read back whole ([`Snapshots::keep`]). One that an earlier process left is
+//!    relied on only after [`Snapshots::adopt`].
 //! 4. Nothing grows with the number of entities but the file: rows are written and read block by block.
 //!
 //! It does not decide when a copy is made nor what may be trimmed, and it does not look at the log.
@@ -118,6 +119,17 @@ impl Snapshots {
     /// It is damaged, of another log or version, not there, or the system said so.
     pub fn check(&self, log: LogId, lsn: Lsn) -> Result<Whole, SnapshotError> {
         self.read(log, lsn, &mut |_, _, _| Ok(()))
+    }
+
+    /// [`check`](Self::check), and makes sure that it is there after a power cut, whatever became of the one who wrote it: its bytes
+    /// were synced before it had its name, its name may not have been.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn adopt(&self, log: LogId, lsn: Lsn) -> Result<Whole, SnapshotError> {
+        let whole = self.check(log, lsn)?;
+        self.disk.sync_dir(&self.dir).map_err(SnapshotError::io("sync"))?;
+        Ok(whole)
     }
 
     /// Removes all but this one, which was [checked](Self::check), and what cut writes left.
