@@ -10,6 +10,7 @@ mod apply;
 mod error;
 mod flight;
 mod guard;
+mod id;
 mod index;
 mod indexer;
 mod key;
@@ -25,6 +26,7 @@ mod watch;
 
 pub use error::IndexError;
 pub use guard::{EntityGuard, Guards, NsGuard, NsGuards};
+pub use id::id_of;
 pub use index::{Entry, Index, IndexOptions, Known, NodeSeen};
 pub use indexer::{Indexer, Observer};
 pub use key::{KeyError, MAX_DEPTH, MAX_PLAIN, key_of};
