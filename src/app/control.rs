@@ -3,14 +3,14 @@
 use super::cut::cut;
 use super::parts::Running;
 use crate::admin::{
-    self, Control, ExportStatus, FollowerStatus, GapRow, HolderRow, LetterAsk, LetterOrder, LetterRefused, LetterRow, LogStatus,
-    NodeStatus, ProxyStatus, Reason, SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow,
+    self, Control, ExportStatus, FollowerStatus, GapRow, HolderRow, LetterAsk, LetterOrder, LetterRefused, LetterRow,
+    LogStatus, NodeStatus, ProxyStatus, Reason, SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow,
 };
 use crate::audit::node::NodeFacts;
 use crate::changelog::LogError;
-use crate::export::{Holder, SinkStatus};
 use crate::export::dead::{Letter, Stage, State};
 use crate::export::ledger::Window;
+use crate::export::{Holder, SinkStatus};
 use crate::metrics;
 use crate::types::Lsn;
 use std::sync::Arc;

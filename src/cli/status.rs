@@ -76,7 +76,11 @@ fn print_log(log: &LogStatus, out: &mut dyn Write) -> io::Result<()> {
             0 => String::new(),
             n => format!("; {} would go but for it", bytes(n)),
         };
-        writeln!(out, "              begins at record {}, needed from {from} (window {window}) by {who}{held}", count(log.first_lsn))?;
+        writeln!(
+            out,
+            "              begins at record {}, needed from {from} (window {window}) by {who}{held}",
+            count(log.first_lsn)
+        )?;
     }
     let open = log.tail_lsn.saturating_sub(log.proven_lsn);
     if open > 0 {

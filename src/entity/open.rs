@@ -109,7 +109,8 @@ impl Index {
                 }
             }
             if !basis.is_whole_log() {
-                let snapshots = "the one that was whole a moment ago cannot be loaded; the log line before this one says why";
+                let snapshots =
+                    "the one that was whole a moment ago cannot be loaded; the log line before this one says why";
                 return Err(lost(basis, &reason, snapshots.to_owned()));
             }
         }

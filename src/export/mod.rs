@@ -24,8 +24,8 @@ mod writing;
 pub use cutter::Limits;
 pub use error::ExportError;
 pub use event::{Markers, Schedule};
-pub use hold::Holder;
 pub use handle::{ExportOptions, Exporter, ExporterHandle};
+pub use hold::Holder;
 pub use status::{SinkStatus, Status};
 pub use worker::SinkOptions;
 

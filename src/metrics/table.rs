@@ -236,11 +236,11 @@ pub static INDEX_APPLIED_LSN: Gauge =
 /// Entities staged in memory, not yet in the index.
 pub static INDEX_OVERLAY_ENTRIES: Gauge =
     Gauge::new("tidelog_index_overlay_entries", Count, "Entities staged in memory, not yet in the index.");
-/// Times the index was thrown away and built again from the log.
+/// Times the index was thrown away and made again, from its snapshot or from the log.
 pub static INDEX_REBUILDS: Counter = Counter::new(
     "tidelog_index_rebuilds_total",
     Count,
-    "Times the index was thrown away and built again from the log.",
+    "Times the index was thrown away and made again, from its snapshot or from the log.",
 );
 /// The record that the newest durable copy of the index stands at; 0: there is none.
 pub static INDEX_SNAPSHOT_LSN: Gauge = Gauge::new(

@@ -1,7 +1,7 @@
 """The beginning of the changelog goes: numbers of documents go on all the same, whatever happens to the index; what somebody
 still needs stays, and who that is is told; where the numbers are lost, nothing begins at 1 again.
 
-The long form: `TIDELOG_KILLS=40 deploy/test.sh retention`. A run prints its seed.
+The long form: `TIDELOG_RETENTION_KILLS=40 deploy/test.sh e2e test_retention.py`. A run prints its seed.
 """
 
 import json
@@ -18,7 +18,7 @@ from test_sinks import block, folders_of, status_of
 from validator import check_export
 from waiting import eventually
 
-KILLS = int(os.environ.get("TIDELOG_KILLS", 6))
+KILLS = int(os.environ.get("TIDELOG_RETENTION_KILLS", 6))
 SEED = int(os.environ.get("TIDELOG_SEED", random.SystemRandom().randrange(1 << 30)))
 LIMIT = 200_000
 SETTINGS = f"""
@@ -174,7 +174,7 @@ def test_what_others_did_to_a_document_whose_image_is_gone(lab, mode):
 @pytest.mark.timeout(200 + KILLS * 20)
 def test_killed_while_it_lets_go(lab):
     """kill -9 again and again while records come and go; sometimes the index is lost with it."""
-    print(f"replay with TIDELOG_SEED={SEED} TIDELOG_KILLS={KILLS}")
+    print(f"replay with TIDELOG_SEED={SEED} TIDELOG_RETENTION_KILLS={KILLS}")
     moments = random.Random(SEED)
     store = lab.store()
     # Each turn makes a copy: the log keeps next to nothing.
@@ -233,7 +233,7 @@ def test_who_holds_the_log_is_told(lab):
         eventually(lambda: kept(sidecar)[0]["who"] == "dead letters of sink small", 30, "the dead letter holds")
         eventually(sidecar_held, 10, "that is told")
         assert kept(sidecar)[0]["window"] == json.loads(run_cli("dlq", "list", "--admin", sidecar.admin, "--json").stdout)[0]["window"]
-        run_cli("dlq", "drop", "--admin", sidecar.admin)
+        run_cli("dlq", "drop", "--admin", sidecar.admin, "--all")
         eventually(lambda: first_lsn(sidecar) > 1 and not sidecar_held(), 30, "what nobody needs goes")
         assert "log_max_bytes" not in sidecar.http("/readyz")[1]
         # New sinks on a log that has lost its beginning.

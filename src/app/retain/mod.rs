@@ -165,7 +165,12 @@ impl Retention {
         let before = self.log.first();
         let first = self.log.trim(goes.min(copy.lsn))?;
         if first > before {
-            tracing::info!(first = first.0, removed = first.0 - before.0, snapshot = copy.lsn.0, "records of the log went");
+            tracing::info!(
+                first = first.0,
+                removed = first.0 - before.0,
+                snapshot = copy.lsn.0,
+                "records of the log went"
+            );
         }
         Ok(verdict)
     }
@@ -207,7 +212,13 @@ impl Retention {
         metrics::INDEX_SNAPSHOT_SECONDS.set_ms(i64::try_from(took.as_millis()).unwrap_or(i64::MAX));
         metrics::INDEX_SNAPSHOT_TIME.set_ms(self.clock.wall_ms());
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(lsn = copy.lsn.0, entities = copy.entities, bytes = copy.bytes, took_ms, "the entity index was copied");
+        tracing::info!(
+            lsn = copy.lsn.0,
+            entities = copy.entities,
+            bytes = copy.bytes,
+            took_ms,
+            "the entity index was copied"
+        );
         Ok(Some(copy))
     }
 }

@@ -36,8 +36,12 @@ struct Rig {
 }
 
 fn rig(disk: &FaultDisk) -> Result<Rig, Box<dyn std::error::Error>> {
-    let options =
-        LogOptions { segment_bytes: SEGMENT_BYTES, durability: Durability::Always, queue_bytes: 1 << 20, min_free_bytes: 0 };
+    let options = LogOptions {
+        segment_bytes: SEGMENT_BYTES,
+        durability: Durability::Always,
+        queue_bytes: 1 << 20,
+        min_free_bytes: 0,
+    };
     let (clock, data, seen) = (Clock::manual(1_000), DataDir::new(Path::new(DATA)), Arc::new(Mutex::new(Vec::new())));
     let observer = {
         let seen = Arc::clone(&seen);

@@ -97,7 +97,10 @@ fn sinks_dead_letters_and_the_open_window_hold_what_they_need() {
     assert_eq!(rig.holders(), [held("sink small", 1, 1), held("sink all", 10, 4), held("the open window", 13, 5)]);
     rig.deliver(1, 4);
     let letters = held("dead letters of sink small", 6, 3);
-    assert_eq!(rig.holders(), [letters.clone(), held("sink all", 10, 4), held("sink small", 13, 5), held("the open window", 13, 5)]);
+    assert_eq!(
+        rig.holders(),
+        [letters.clone(), held("sink all", 10, 4), held("sink small", 13, 5), held("the open window", 13, 5)]
+    );
     // Asked for again it is still needed; dropped it is not.
     rig.shared.sinks[1].letters.lock().retry(&BTreeSet::new()).unwrap();
     assert_eq!(rig.holders()[0], letters);
