@@ -3,7 +3,7 @@
 //! Promises: what it gives has exactly that key, so the store finds the entity by it. It need not be the `_id` as it was written: of
 //! the types that hold a number, the plainest that holds it is taken, and a Symbol comes back as a String.
 //!
-//! Does not: find an `_id` behind the hash of a long key, nor of the types that nobody uses for one (DBPointer, code with scope).
+//! Does not: find an `_id` behind the hash of a long key, nor of the types that nobody uses for one (`DBPointer`, code with scope).
 
 #![expect(clippy::big_endian_bytes, reason = "keys are bytes that sort as the values do")]
 
@@ -160,7 +160,9 @@ mod tests {
                 }),
                 prop::collection::vec(inner, 0..4).prop_map(|values| {
                     let mut array = RawArrayBuf::new();
-                    values.into_iter().for_each(|value| array.push(value));
+                    for value in values {
+                        array.push(value);
+                    }
                     RawBson::Array(array)
                 }),
             ]

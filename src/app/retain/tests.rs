@@ -81,7 +81,7 @@ fn holder(who: &str, needs: u64) -> Holder {
 
 /// The `n`th change: of one of six entities, a deletion now and then; and once in a while a dropped collection.
 fn body(n: usize, before: &[Body]) -> Body {
-    let name = |n: usize| Namespace::new("shop", if n % 2 == 0 { "orders" } else { "items" });
+    let name = |n: usize| Namespace::new("shop", if n.is_multiple_of(2) { "orders" } else { "items" });
     if n % 17 == 16 {
         return Body::Control(Control::Drop { ns: name(n / 17) });
     }

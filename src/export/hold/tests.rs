@@ -24,7 +24,7 @@ struct Rig {
 
 fn sink(name: &'static str, start: Start, max_record_bytes: u64) -> SinkOptions {
     let dir = PathBuf::from(format!("/export/{name}"));
-    SinkOptions { name, config: SinkConfig { dir, start, max_record_bytes, ..SinkConfig::default() } }
+    SinkOptions { name, config: SinkConfig { start, max_record_bytes, dir, ..SinkConfig::default() } }
 }
 
 fn rig(disk: &FaultDisk, sinks: Vec<SinkOptions>) -> Result<Rig, ExportError> {
