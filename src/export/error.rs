@@ -36,6 +36,17 @@ pub enum ExportError {
         /// The end of the last window.
         closed: Lsn,
     },
+    /// The log begins after its windows.
+    #[error(
+        "closed windows hold records up to {closed}, but the log begins with {first}: DATA/windows is lost or an older copy than DATA/log; \
+         restore it from a copy made when the log ended at record {} or later; nothing is exported from it", first.0.saturating_sub(1)
+    )]
+    Behind {
+        /// The end of the last window.
+        closed: Lsn,
+        /// The log's first record.
+        first: Lsn,
+    },
     /// The checkpoint is ahead of the ledger.
     #[error(
         "sink {sink} has window {delivered}, but only {closed} are closed: DATA/windows was lost or restored from an older copy"

@@ -23,6 +23,9 @@ pub(super) const FOOTER_BYTES: usize = 28;
 /// A block is written when its rows take this many bytes.
 const BLOCK_BYTES: usize = 256 * 1024;
 
+/// So many bytes are synced together: one sync of a whole large file would hold up the syncs of the log beside it.
+const SYNC_BYTES: u64 = 4 << 20;
+
 /// All rows of an index as of one record. While it is held, the engine keeps what later records replace: do not hold it for long.
 pub struct View {
     lsn: Lsn,
@@ -75,7 +78,7 @@ pub(super) fn write(
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Whole>, SnapshotError> {
     let mut file = disk.create_new(path).map_err(SnapshotError::io("write"))?;
-    let mut out = Out { file: &mut *file, bytes: 0, blocks: 0, body: Vec::new(), rows: 0 };
+    let mut out = Out { file: &mut *file, bytes: 0, synced: 0, blocks: 0, body: Vec::new(), rows: 0 };
     out.append(&header(log, view.lsn))?;
     let mut counts = [0_u64; 2];
     for ((kind, keyspace), count) in [(Kind::Meta, &view.meta), (Kind::Entity, &view.entities)].iter().zip(&mut counts)
@@ -128,6 +131,7 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 struct Out<'f> {
     file: &'f mut dyn DiskFile,
     bytes: u64,
+    synced: u64,
     blocks: u32,
     body: Vec<u8>,
     rows: u32,
@@ -137,6 +141,10 @@ impl Out<'_> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.file.append(bytes).map_err(SnapshotError::io("write"))?;
         self.bytes += bytes.len() as u64;
+        if self.bytes - self.synced >= SYNC_BYTES {
+            self.file.sync_data().map_err(SnapshotError::io("write"))?;
+            self.synced = self.bytes;
+        }
         Ok(())
     }
 

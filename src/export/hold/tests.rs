@@ -148,4 +148,9 @@ fn a_new_sink_begins_with_the_oldest_window_that_is_whole() {
     assert!(error.to_string().contains("Remedy: "), "{error}");
     assert_eq!(late.holders()[0], held("sink away", 5, 2));
     assert!(first > 5);
+    drop(late);
+    // A ledger from before the log begins.
+    disk.remove(&PathBuf::from("/data/windows/ledger.tdw")).unwrap();
+    let behind = rig(&disk, Vec::new()).map(|_| ()).unwrap_err();
+    assert!(matches!(behind, ExportError::Behind { closed: Lsn(0), first: f } if f.0 == first), "{behind}");
 }
