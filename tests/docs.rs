@@ -47,6 +47,7 @@ fn settings_that_pages_name_are_there() {
         "follower.",
         "reconcile.",
         "log.",
+        "retention.",
         "windows.",
         "export.",
         "admin.",

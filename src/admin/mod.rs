@@ -29,8 +29,8 @@ pub use dlq::{LetterAsk, LetterOrder, LetterRefused, LetterRow, LettersChanged};
 pub use reconcile::{DifferenceRow, ReconcileAsk, ReconcileBegun, ReconcileRefused, ReconcileReport, ReconcileRow};
 pub use routes::{AdminError, serve};
 pub use status::{
-    CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, LogStatus, NodeStatus, ProxyStatus, Ready, Reason,
-    SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow, ready,
+    CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, HolderRow, LogStatus, NodeStatus, ProxyStatus, Ready,
+    Reason, SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow, ready,
 };
 
 use std::fmt;

@@ -138,6 +138,9 @@ pub struct LogStatus {
     pub data: String,
     /// When a record counts as durable.
     pub durability: String,
+    /// The first record that it still has.
+    #[serde(default)]
+    pub first_lsn: u64,
     /// The last durable record.
     pub tail_lsn: u64,
     /// Who counts: the epoch that changes carry.
@@ -154,6 +157,23 @@ pub struct LogStatus {
     pub disk_free_bytes: u64,
     /// A sync failed.
     pub poisoned: bool,
+    /// Who needs it from which record on, the one who needs the oldest first.
+    #[serde(default)]
+    pub holders: Vec<HolderRow>,
+    /// Bytes that the retention settings let go and that one of them needs.
+    #[serde(default)]
+    pub held_bytes: u64,
+}
+
+/// Somebody who needs the log from a record on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct HolderRow {
+    /// Who.
+    pub who: String,
+    /// The first record that it needs.
+    pub needs_lsn: u64,
+    /// The first window that it needs.
+    pub window: u64,
 }
 
 /// The windows, and the sinks that get them.

@@ -3,14 +3,14 @@
 use super::cut::cut;
 use super::parts::Running;
 use crate::admin::{
-    self, Control, ExportStatus, FollowerStatus, GapRow, LetterAsk, LetterOrder, LetterRefused, LetterRow, LogStatus,
-    NodeStatus, ProxyStatus, Reason, SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow,
+    self, Control, ExportStatus, FollowerStatus, GapRow, HolderRow, LetterAsk, LetterOrder, LetterRefused, LetterRow,
+    LogStatus, NodeStatus, ProxyStatus, Reason, SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow,
 };
 use crate::audit::node::NodeFacts;
 use crate::changelog::LogError;
-use crate::export::SinkStatus;
 use crate::export::dead::{Letter, Stage, State};
 use crate::export::ledger::Window;
+use crate::export::{Holder, SinkStatus};
 use crate::metrics;
 use crate::types::Lsn;
 use std::collections::BTreeMap;
@@ -72,6 +72,9 @@ impl Running {
         if !export.cut_error.is_empty() {
             add("export", export.cut_error);
         }
+        if let Some(warning) = self.retention.told().warning() {
+            add("export", warning);
+        }
         for sink in export.sinks.into_iter().filter(|sink| !sink.error.is_empty()) {
             add("sink", format!("{}: {}", sink.name, sink.error));
         }
@@ -132,6 +135,7 @@ impl Running {
             id: opened.log_id.to_string(),
             data: self.storage.data.path().display().to_string(),
             durability: format!("{:?}", self.config.log.durability).to_lowercase(),
+            first_lsn: log.first().0,
             tail_lsn: log.tail().0,
             epoch: u32::try_from(metrics::EPOCH.get()).unwrap_or(opened.epoch.0),
             proven_lsn: self.horizon.upto().0.min(log.tail().0),
@@ -140,6 +144,8 @@ impl Running {
             bytes: count(metrics::LOG_BYTES.get()),
             disk_free_bytes: count(metrics::DISK_FREE_BYTES.get()),
             poisoned: metrics::LOG_POISONED.get() != 0,
+            holders: self.exporter.holders().into_iter().map(holder_row).collect(),
+            held_bytes: self.retention.told().held_bytes,
         }
     }
 
@@ -253,6 +259,10 @@ impl Running {
         };
         changed.map(|n| n as u64).map_err(|error| LetterRefused::Failed(error.to_string()))
     }
+}
+
+fn holder_row(holder: Holder) -> HolderRow {
+    HolderRow { who: holder.who, needs_lsn: holder.needs.0, window: holder.window.0 }
 }
 
 fn sink_row(sink: SinkStatus) -> SinkRow {

@@ -22,6 +22,7 @@ mod logging;
 mod parts;
 mod probe;
 mod process;
+mod retain;
 mod serve;
 mod storage;
 

@@ -1,6 +1,7 @@
 //! The running parts, as those who tell of them see them.
 
 use super::probe::Probe;
+use super::retain::Retention;
 use super::storage::Storage;
 use crate::audit::live::{Board, Keeper};
 use crate::audit::node::{NodeFacts, Watch};
@@ -21,6 +22,7 @@ pub(super) struct Running {
     pub(super) horizon: Arc<Horizon>,
     watch: OnceLock<Arc<Watch>>,
     pub(super) probe: Probe,
+    pub(super) retention: Arc<Retention>,
     pub(super) board: Arc<Board>,
     pub(super) keeper: OnceLock<Arc<Keeper>>,
     pub(super) started: Instant,
@@ -48,7 +50,8 @@ impl Running {
     ) -> Self {
         let phase = Mutex::new(Phase::Recovering);
         let (watch, board, keeper) = (OnceLock::new(), Arc::default(), OnceLock::new());
-        Self { config, storage, exporter, horizon, watch, probe, board, keeper, started: Instant::now(), phase }
+        let (retention, started) = (Arc::new(Retention::new(&config.retention, &storage)), Instant::now());
+        Self { config, storage, exporter, horizon, watch, probe, retention, board, keeper, started, phase }
     }
 
     /// The node is watched from now on.

@@ -46,6 +46,7 @@ pub(super) async fn serve(config: Config) -> Result<(), AppError> {
     let running = Arc::new(Running::new(config, storage, exporter, horizon, probe));
     let mut admin = start_admin(&running, &last).await?;
     tokio::spawn(sample(Arc::clone(&running), last.clone()));
+    tokio::spawn(Arc::clone(&running.retention).run(Arc::clone(&running.exporter), end.clone()));
     tokio::spawn(tell_end(Arc::clone(&running), end.clone()));
 
     let served = tokio::select! {

@@ -5,7 +5,7 @@ use crate::changelog::{Changelog, Durability, LogOptions, Observer, Opened};
 use crate::clock::Clock;
 use crate::config::{self, Config, DataDir};
 use crate::disk::{Disk, OsDisk};
-use crate::entity::{Index, IndexOptions, Indexer};
+use crate::entity::{Basis, Index, IndexOptions, Indexer, Snapshots};
 use crate::types::{Body, Committed, Control, Draft, Lsn};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -47,7 +47,10 @@ pub(super) fn open(config: &Config) -> Result<Storage, AppError> {
         log = %opened.log_id, tail = opened.tail.0, epoch = opened.epoch.0, clean = opened.clean, data = %data.path().display(),
         "changelog opened"
     );
-    let index = Arc::new(Index::open(&data.index(), opened.log_id, opened.tail, &IndexOptions::default())?);
+    let snapshots = Snapshots::new(Arc::clone(&disk), data.index_snapshots());
+    let Opened { log_id, first, tail, .. } = opened;
+    let basis = Basis { log: log_id, first, tail, snapshots: Some(&snapshots) };
+    let index = Arc::new(Index::open_over(&data.index(), &basis, &IndexOptions::default())?);
     replay(&log, &index, opened.tail)?;
     let observer = Indexer::spawn(Arc::clone(&index))
         .map_err(|source| AppError::System { what: "start the thread of the index", source })?;
@@ -69,7 +72,7 @@ fn options(log: &config::LogConfig) -> LogOptions {
 }
 
 /// Applies what the index lacks.
-fn replay(log: &Changelog, index: &Index, tail: Lsn) -> Result<(), AppError> {
+pub(super) fn replay(log: &Changelog, index: &Index, tail: Lsn) -> Result<(), AppError> {
     let from = index.applied();
     if from >= tail {
         return Ok(());

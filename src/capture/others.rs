@@ -3,6 +3,7 @@
 use super::Capture;
 use super::compare::stored_id;
 use super::error::CaptureError;
+use crate::entity::id_of;
 use bson::RawBson;
 
 use crate::types::{Control, EntityKey, Image, Namespace};
@@ -69,7 +70,7 @@ impl Capture {
             }
             from = page.last().map(|(key, _)| key.clone());
             for (key, entry) in page.into_iter().rev().filter(|(_, entry)| entry.alive) {
-                if let Some(id) = self.logged_image(&entry)?.as_ref().and_then(stored_id) {
+                if let Some(id) = self.logged_image(&entry)?.as_ref().and_then(stored_id).or_else(|| id_of(&key)) {
                     return Ok(Some((id, key)));
                 }
             }

@@ -293,6 +293,7 @@ impl Changelog {
         trimmed.save(&*self.shared.disk, &self.shared.dir)?;
         *identity = trimmed;
         for segment in going {
+            metrics::LOG_REMOVED_BYTES.add(self.shared.place_of(segment).map_or(0, |place| place.bytes));
             self.shared.forget(segment);
             let path = self.shared.dir.join(segment::name(segment));
             self.shared.disk.remove(&path).map_err(LogError::io("remove a segment"))?;

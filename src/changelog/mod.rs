@@ -8,6 +8,7 @@
 mod commit;
 mod error;
 mod evidence;
+mod extent;
 pub mod frame;
 mod horizon;
 mod identity;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use commit::{Durable, Observer};
 pub use error::LogError;
+pub use extent::{Extent, Extents};
 pub use horizon::Horizon;
 #[cfg(feature = "model")]
 pub use inline::Inline;

@@ -101,6 +101,7 @@ impl Shared {
         let map = self.map.read();
         metrics::LOG_SEGMENTS.set(map.segments.len() as u64);
         metrics::LOG_BYTES.set(map.segments.values().sum());
+        metrics::LOG_FIRST_LSN.set(map.segments.first_key_value().map_or(0, |(first, _)| first.0));
     }
 
     /// The segment that holds `lsn`.

@@ -70,6 +70,18 @@ fn print_log(log: &LogStatus, out: &mut dyn Write) -> io::Result<()> {
     let (size, free) = (bytes(log.bytes), bytes(log.disk_free_bytes));
     writeln!(out, "              {}, {size} in {}, {free} free", log.data, things(log.segments, "segment"))?;
     writeln!(out, "              log {} epoch {}", log.id, log.epoch)?;
+    if let Some(holder) = log.holders.first() {
+        let (who, from, window) = (plain(&holder.who), count(holder.needs_lsn), count(holder.window));
+        let held = match log.held_bytes {
+            0 => String::new(),
+            n => format!("; {} would go but for it", bytes(n)),
+        };
+        writeln!(
+            out,
+            "              begins at record {}, needed from {from} (window {window}) by {who}{held}",
+            count(log.first_lsn)
+        )?;
+    }
     let open = log.tail_lsn.saturating_sub(log.proven_lsn);
     if open > 0 {
         let why = if log.held.is_empty() { "settling".to_owned() } else { plain(&log.held) };

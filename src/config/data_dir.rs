@@ -22,9 +22,14 @@ impl DataDir {
         self.0.join("log")
     }
 
-    /// The entity index; derived, may be deleted while no sidecar runs.
+    /// The entity index; derived, from the log and its [snapshot](Self::index_snapshots); may be deleted while no sidecar runs.
     pub fn index(&self) -> PathBuf {
         self.0.join("index")
+    }
+
+    /// Copies of the entity index, which stand for the records that retention removed from the log.
+    pub fn index_snapshots(&self) -> PathBuf {
+        self.0.join("index-snapshot")
     }
 
     /// What is under way, for the next process.

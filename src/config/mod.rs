@@ -21,6 +21,7 @@ mod keep;
 mod load;
 mod markers;
 mod pattern;
+mod retain;
 mod secret;
 mod sink_table;
 mod sinks;
@@ -33,6 +34,7 @@ pub use keep::{FollowerConfig, ReconcileConfig, SnapshotConfig};
 pub use load::{ConfigError, Override, Problem, load};
 pub use markers::{FieldValue, MarkerConfig};
 pub use pattern::NamespacePattern;
+pub use retain::RetentionConfig;
 pub use secret::{Secret, SecretError};
 pub use sinks::{Compression, Envelope, Format, MAX_SINKS, SinkConfig, SinkKind, Start};
 pub use table::{Kind, SETTINGS, Setting};
@@ -59,6 +61,8 @@ pub struct Config {
     pub reconcile: ReconcileConfig,
     /// The changelog.
     pub log: LogConfig,
+    /// What is kept, and for how long.
+    pub retention: RetentionConfig,
     /// When windows close.
     pub windows: WindowsConfig,
     /// Documents that close windows, by name.

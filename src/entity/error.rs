@@ -55,6 +55,28 @@ pub enum IndexError {
         /// Its length in bytes.
         len: usize,
     },
+    /// The index is gone, and the log no longer reaches back to where it could be made anew.
+    #[error(
+        "entity index: it cannot be used ({reason}) and cannot be made again: the log starts at record {first}, what was before was \
+         removed by retention, and {} holds no whole snapshot that fits ({snapshots}). Lost with it are the number of each entity's last \
+         change and which entities there are; counting anew at 1 would give numbers twice. Remedy: restore {} (or the folder of the \
+         index) from a copy of this data folder made when the log ended at record {} or later; or move the data folder away and \
+         start a new log: the sidecar then reads every namespace again, under a new log id", dir.display(), dir.display(), first.0.saturating_sub(1)
+    )]
+    Lost {
+        /// What is wrong with the index.
+        reason: String,
+        /// The log's first record.
+        first: Lsn,
+        /// The folder of the snapshots.
+        dir: PathBuf,
+        /// What is wrong with each of them.
+        snapshots: String,
+    },
+    /// It lives in memory, for a test; there is nothing to take a snapshot of.
+    #[cfg(feature = "model")]
+    #[error("entity index: it lives in memory only")]
+    InMemory,
     /// An earlier error stopped the index; restart the sidecar.
     #[error(
         "entity index: stopped after an earlier error: {reason}; make room on its disk and restart the sidecar: the start brings it up to the log"

@@ -5,7 +5,7 @@
 //! - It is derived: rows, states and the applied lsn are written in one atomic batch, records in lsn order, so what is on disk
 //!   is always the fold of the log's records `1..=applied`. It is never synced for its own sake; a crash takes it back to an
 //!   earlier lsn, from where the caller replays.
-//! - An index of another log, or one that is ahead of the log's tail, is thrown away at open.
+//! - An index of another log, one that is ahead of the log's tail, or one that is behind its first record, is thrown away at open.
 //! - A reader sees its own stage: [`Index::get`] looks at what is staged first. Called under the entity's guard it gives the
 //!   entity's truth.
 //! - Drop is one row, whatever the number of entities: they are dead by comparison of lsn. Their `(epoch, seq)` stay, for ever.

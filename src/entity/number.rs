@@ -11,7 +11,7 @@
 //! double has at most 767 significant digits), so nothing is rounded: the double 0.1 is not the decimal 0.1, exactly as
 //! the store compares them (`mongo/base/compare_numbers.h`: `compareDecimalToDouble` looks at the inexact flag).
 
-use bson::Decimal128;
+use bson::{Decimal128, RawBson};
 use std::fmt::Write as _;
 
 const NAN: u8 = 0;
@@ -116,4 +116,48 @@ fn finite(out: &mut Vec<u8>, negative: bool, digits: &[u8], exponent: i32) {
         out.push((1 + 10 * tens + units) ^ flip);
     }
     out.push(flip);
+}
+
+/// A number with these bytes, which are taken off `rest`: of the plainest type that holds it.
+pub(super) fn value(rest: &mut &[u8]) -> Option<RawBson> {
+    let (class, after) = rest.split_first()?;
+    *rest = after;
+    let negative = match *class {
+        NAN => return Some(RawBson::Double(f64::NAN)),
+        NEGATIVE_INFINITY => return Some(RawBson::Double(f64::NEG_INFINITY)),
+        POSITIVE_INFINITY => return Some(RawBson::Double(f64::INFINITY)),
+        ZERO => return Some(RawBson::Int32(0)),
+        class => class == NEGATIVE,
+    };
+    let flip = if negative { 0xff } else { 0 };
+    let (exponent, after) = rest.split_first_chunk::<2>()?;
+    #[expect(clippy::big_endian_bytes, reason = "bytes that sort as the number does")]
+    let exponent = i32::from(u16::from_be_bytes(exponent.map(|b| b ^ flip))) - 0x8000;
+    let end = after.iter().position(|byte| *byte == flip)?;
+    let (pairs, after) = after.split_at_checked(end)?;
+    *rest = after.get(1..)?;
+    let mut digits = String::with_capacity(2 * pairs.len());
+    for pair in pairs {
+        write!(digits, "{:02}", (pair ^ flip).checked_sub(1)?).ok()?;
+    }
+    let digits = digits.trim_end_matches('0');
+    let sign = if negative { "-" } else { "" };
+    // |value| = 0.digits × 10^exponent: whole where there are no more digits than that.
+    let zeros = usize::try_from(exponent).ok().and_then(|exponent| exponent.checked_sub(digits.len()));
+    if let Some(zeros) = zeros.filter(|zeros| *zeros < 20)
+        && let Ok(whole) = format!("{sign}{digits}{}", "0".repeat(zeros)).parse::<i64>()
+    {
+        return Some(i32::try_from(whole).map_or(RawBson::Int64(whole), RawBson::Int32));
+    }
+    let scaled = format!("{sign}0.{digits}E{exponent}");
+    let float: f64 = scaled.parse().ok()?;
+    let (mut canonical, mut wanted) = (Vec::new(), Vec::new());
+    double(&mut canonical, float);
+    finite(&mut wanted, negative, &digits.bytes().map(|d| d - b'0').collect::<Vec<_>>(), exponent);
+    if float.is_finite() && canonical == wanted {
+        return Some(RawBson::Double(float));
+    }
+    // Without a point, so that no zero before it counts as a digit.
+    let decimal = format!("{sign}{digits}E{}", exponent - i32::try_from(digits.len()).ok()?);
+    decimal.parse().ok().map(RawBson::Decimal128)
 }

@@ -58,6 +58,10 @@ impl Cutting {
         if tail < closed {
             return Err(ExportError::Shortened { tail, closed });
         }
+        let first = shared.log.first();
+        if closed.next() < first {
+            return Err(ExportError::Behind { closed, first });
+        }
         let since_ms = ledger.last().map_or_else(|| shared.clock.wall_ms(), |window| window.closed_ms);
         if let Some(schedule) = &mut schedule {
             schedule.begin(since_ms);

@@ -182,6 +182,12 @@ impl DeadLetters {
         self.letters.values().filter(|letter| matches!(letter.state, State::Waiting | State::Asked(_))).count()
     }
 
+    /// The window of the oldest letter whose record is missing and that nobody dropped.
+    pub(super) fn oldest_waiting(&self) -> Option<WindowId> {
+        let waits = |letter: &&Letter| matches!(letter.state, State::Waiting | State::Asked(_));
+        self.letters.values().filter(waits).map(|letter| WindowId(letter.window)).min()
+    }
+
     /// The records that a window lacks.
     pub(super) fn of(&self, window: WindowId) -> BTreeSet<u64> {
         self.letters.values().filter(|letter| letter.window == window.0).map(|letter| letter.record.lsn).collect()

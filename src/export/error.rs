@@ -36,6 +36,17 @@ pub enum ExportError {
         /// The end of the last window.
         closed: Lsn,
     },
+    /// The log begins after its windows.
+    #[error(
+        "closed windows hold records up to {closed}, but the log begins with {first}: DATA/windows is lost or an older copy than DATA/log; \
+         restore it from a copy made when the log ended at record {} or later; nothing is exported from it", first.0.saturating_sub(1)
+    )]
+    Behind {
+        /// The end of the last window.
+        closed: Lsn,
+        /// The log's first record.
+        first: Lsn,
+    },
     /// The checkpoint is ahead of the ledger.
     #[error(
         "sink {sink} has window {delivered}, but only {closed} are closed: DATA/windows was lost or restored from an older copy"
@@ -58,6 +69,19 @@ pub enum ExportError {
         /// The last window closed.
         closed: WindowId,
     },
+    /// A new sink is to begin with a window whose records are gone.
+    #[error(
+        "sink {sink} is to start with window {first}, whose records retention removed; the oldest window that the log has whole is \
+         {oldest}: use `start = {oldest}` or \"oldest\""
+    )]
+    Trimmed {
+        /// The sink.
+        sink: String,
+        /// The window.
+        first: WindowId,
+        /// The oldest window that it can begin with.
+        oldest: WindowId,
+    },
     /// A record or a file that cannot be written in the sink's form.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -72,7 +96,12 @@ pub enum ExportError {
         reason: String,
     },
     /// The log does not have the record that comes next.
-    #[error("window {window} needs record {lsn}, the log does not have it")]
+    #[error(
+        "window {window} needs record {lsn}, which the log does not have: retention removed it while this sink was not in the settings, \
+         or DATA/log is an older copy. Remedy: restore a DATA folder that has it; or let the sink begin anew with `start = \"oldest\"` \
+         under a new name and at an empty place: it gets the oldest window that the log still has whole. Until then take it out of \
+         the settings: it keeps the log from being trimmed"
+    )]
     Missing {
         /// The window.
         window: WindowId,

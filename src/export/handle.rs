@@ -99,7 +99,7 @@ impl Shared {
 /// The running export.
 #[derive(Debug)]
 pub struct ExporterHandle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     requests: flume::Sender<Request>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -288,7 +288,7 @@ impl ExporterHandle {
         self.shared.sinks.iter().filter(move |seat| sink.is_empty() || seat.name == sink)
     }
 
-    /// Up to here every sink has the log: retention may go so far.
+    /// Up to here every sink has the log.
     pub fn exported(&self) -> Lsn {
         let at = |seat: &SinkSeat| seat.live.borrow().position.map_or(Lsn::ZERO, |p| p.last);
         self.shared.sinks.iter().map(at).min().unwrap_or(Lsn::ZERO)

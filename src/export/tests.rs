@@ -24,7 +24,7 @@ fn options(bson: Bson) -> ExportOptions {
     ExportOptions { limits, bson, ..ExportOptions::folder(PathBuf::from("/data"), PathBuf::from(EXPORT)) }
 }
 
-fn insert(n: u32) -> Body {
+pub(super) fn insert(n: u32) -> Body {
     let document = rawdoc! { "_id": i64::from(n), "text": "x".repeat(20), "n": f64::from(n) };
     Body::Change(Box::new(Change {
         ns: Namespace::new("shop", "orders"),
@@ -48,7 +48,7 @@ fn insert(n: u32) -> Body {
 }
 
 /// A batch of `size` records that stand together.
-fn batch(from: u32, size: u32) -> Vec<Draft> {
+pub(super) fn batch(from: u32, size: u32) -> Vec<Draft> {
     (from..from + size).map(|n| Draft { body: insert(n), continued: n + 1 < from + size }).collect()
 }
 

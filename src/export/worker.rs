@@ -10,7 +10,7 @@ use super::ledger::{Window, Windows};
 use super::manifest::{Counts, Delivered, Events, FileEntry, FormEntry, Manifest, SelectionEntry};
 use super::pace::{Pace, Underway};
 use super::writing::{Stop, Writing};
-use crate::changelog::Changelog;
+use crate::changelog::{Changelog, LogError};
 use crate::config::{Envelope, Format, SinkConfig, Start};
 use crate::disk::Disk;
 use crate::enrich::Enrichment;
@@ -222,7 +222,10 @@ impl Worker {
         let mut reader = self.sources.log.reader(window.first);
         for lsn in window.first.0..=window.last.0 {
             self.underway.at(lsn - window.first.0);
-            let record = reader.next()?.filter(|r| r.lsn.0 == lsn);
+            let record = match reader.next() {
+                Err(LogError::Trimmed { .. }) => None,
+                read => read?.filter(|r| r.lsn.0 == lsn),
+            };
             let record = record.ok_or(ExportError::Missing { window: window.id, lsn: Lsn(lsn) })?;
             let wanted = match &job.amendment {
                 Some(amendment) => amendment.records.contains(&lsn),
@@ -404,18 +407,39 @@ impl Worker {
 /// Where a new sink begins: before the first window, or after one that it will not get. What was found is made durable, so
 /// that `now` is asked once.
 fn begin(sources: &Sources, options: &SinkOptions, closed: WindowId) -> Result<Option<Checkpoint>, ExportError> {
+    let gone = gone(sources, closed)?;
     let before = match options.config.start {
-        Start::Oldest => WindowId::ZERO,
+        Start::Oldest => gone,
         Start::Now => closed,
         Start::Window(first) => WindowId(first - 1),
     };
     if before > closed {
         return Err(ExportError::Start { sink: options.name.to_owned(), first: before.next(), closed });
     }
+    if before < gone {
+        let (first, oldest) = (before.next(), gone.next());
+        return Err(ExportError::Trimmed { sink: options.name.to_owned(), first, oldest });
+    }
     let Some(window) = sources.windows.get(before)? else { return Ok(None) };
     let at = Checkpoint { window: before, last: window.last, manifest: None };
     checkpoint::store(&*sources.disk, &sources.checkpoints, options.name, sources.log_id, &at)?;
     Ok(Some(at))
+}
+
+/// The last closed window that the log no longer has whole; zero: it has all.
+fn gone(sources: &Sources, closed: WindowId) -> Result<WindowId, ExportError> {
+    let first = sources.log.first();
+    let (mut gone, mut whole) = (WindowId::ZERO, closed.next());
+    while gone.next() < whole {
+        let middle = WindowId(gone.0 + (whole.0 - gone.0) / 2);
+        let begins = sources.windows.get(middle)?.map_or(first, |window| window.first);
+        if begins < first {
+            gone = middle;
+        } else {
+            whole = middle;
+        }
+    }
+    Ok(gone)
 }
 
 fn sum(written: &Written, of: impl Fn(&SealedFile) -> u64) -> u64 {

@@ -178,6 +178,9 @@ pub static CLOCK_REJECTED: Counter =
 
 /// Number of the last durable record.
 pub static LOG_TAIL_LSN: Gauge = Gauge::new("tidelog_log_tail_lsn", Lsn, "Number of the last durable record.");
+/// Number of the first record that the log still has.
+pub static LOG_FIRST_LSN: Gauge =
+    Gauge::new("tidelog_log_first_lsn", Lsn, "Number of the first record that the log still has.");
 /// Records made durable, by kind.
 pub static LOG_RECORDS: Counter = Counter::new("tidelog_log_records_total", Count, "Records made durable, by kind.")
     .by("kind", &["change", "control"]);
@@ -202,6 +205,15 @@ pub static LOG_QUEUE_WAITS: Counter = Counter::new(
 pub static LOG_SEGMENTS: Gauge = Gauge::new("tidelog_log_segments", Count, "Segments on disk.");
 /// Bytes of all segments on disk.
 pub static LOG_BYTES: Gauge = Gauge::new("tidelog_log_bytes", Bytes, "Bytes of all segments on disk.");
+/// Bytes of segments that retention removed.
+pub static LOG_REMOVED_BYTES: Counter =
+    Counter::new("tidelog_log_removed_bytes_total", Bytes, "Bytes of segments that retention removed.");
+/// Bytes of segments that the settings let go and that somebody still needs.
+pub static RETENTION_HELD_BYTES: Gauge = Gauge::new(
+    "tidelog_retention_held_bytes",
+    Bytes,
+    "Bytes of segments that the settings let go and that somebody still needs.",
+);
 /// A sync failed: no write is acknowledged until the sidecar is restarted.
 pub static LOG_POISONED: Gauge =
     Gauge::new("tidelog_log_poisoned", Flag, "A sync failed: no write is acknowledged until the sidecar is restarted.");
@@ -224,11 +236,32 @@ pub static INDEX_APPLIED_LSN: Gauge =
 /// Entities staged in memory, not yet in the index.
 pub static INDEX_OVERLAY_ENTRIES: Gauge =
     Gauge::new("tidelog_index_overlay_entries", Count, "Entities staged in memory, not yet in the index.");
-/// Times the index was thrown away and built again from the log.
+/// Times the index was thrown away and made again, from its snapshot or from the log.
 pub static INDEX_REBUILDS: Counter = Counter::new(
     "tidelog_index_rebuilds_total",
     Count,
-    "Times the index was thrown away and built again from the log.",
+    "Times the index was thrown away and made again, from its snapshot or from the log.",
+);
+/// The record that the newest durable copy of the index stands at; 0: there is none.
+pub static INDEX_SNAPSHOT_LSN: Gauge = Gauge::new(
+    "tidelog_index_snapshot_lsn",
+    Lsn,
+    "The record that the newest durable copy of the index stands at; 0: there is none.",
+);
+/// Bytes of the newest durable copy of the index.
+pub static INDEX_SNAPSHOT_BYTES: Gauge =
+    Gauge::new("tidelog_index_snapshot_bytes", Bytes, "Bytes of the newest durable copy of the index.");
+/// How long the last copy of the index took, reading back included; 0: none since the start.
+pub static INDEX_SNAPSHOT_SECONDS: Gauge = Gauge::new(
+    "tidelog_index_snapshot_seconds",
+    Seconds,
+    "How long the last copy of the index took, reading back included; 0: none since the start.",
+);
+/// When the last copy of the index was made, since 1970; 0: none since the start.
+pub static INDEX_SNAPSHOT_TIME: Gauge = Gauge::new(
+    "tidelog_index_snapshot_timestamp_seconds",
+    Seconds,
+    "When the last copy of the index was made, since 1970; 0: none since the start.",
 );
 // gaps
 
@@ -367,6 +400,7 @@ pub const TABLE: &[Family] = &[
     C(&CLOCK_REJECTED),
     // log
     G(&LOG_TAIL_LSN),
+    G(&LOG_FIRST_LSN),
     C(&LOG_RECORDS),
     C(&LOG_APPENDED_BYTES),
     H(&LOG_SYNC_SECONDS),
@@ -375,6 +409,8 @@ pub const TABLE: &[Family] = &[
     C(&LOG_QUEUE_WAITS),
     G(&LOG_SEGMENTS),
     G(&LOG_BYTES),
+    C(&LOG_REMOVED_BYTES),
+    G(&RETENTION_HELD_BYTES),
     G(&LOG_POISONED),
     C(&LOG_CUT_BYTES),
     G(&DISK_FREE_BYTES),
@@ -383,6 +419,10 @@ pub const TABLE: &[Family] = &[
     G(&INDEX_APPLIED_LSN),
     G(&INDEX_OVERLAY_ENTRIES),
     C(&INDEX_REBUILDS),
+    G(&INDEX_SNAPSHOT_LSN),
+    G(&INDEX_SNAPSHOT_BYTES),
+    G(&INDEX_SNAPSHOT_SECONDS),
+    G(&INDEX_SNAPSHOT_TIME),
     // gaps
     G(&GAPS_OPEN),
     C(&GAPS_OPENED),

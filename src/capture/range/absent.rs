@@ -7,7 +7,7 @@ use crate::capture::Capture;
 use crate::capture::compare::{Step, stored_id};
 use crate::capture::error::CaptureError;
 use crate::capture::observe::Target;
-use crate::entity::{Entry, MAX_PLAIN};
+use crate::entity::{Entry, MAX_PLAIN, id_of};
 use crate::types::{EntityKey, Lsn, Op};
 use bson::RawBson;
 
@@ -84,7 +84,9 @@ impl Capture {
         let mut drafts = Vec::new();
         let mut compared = Ok(0);
         for key in &suspects.gone {
-            let (ns, id, op) = (&range.ns, &RawBson::Null, Op::Observed);
+            // Where the log no longer has its image; else the image has it.
+            let id = id_of(key).unwrap_or(RawBson::Null);
+            let (ns, id, op) = (&range.ns, &id, Op::Observed);
             let step = Step { ns, key, id, before: None, after: None, op, stmt_id: 0, hidden: false };
             compared = self.compare_looked(&step, &range.cause, &mut drafts).map(|()| drafts.len() as u64);
             if compared.is_err() {
@@ -117,7 +119,7 @@ impl Capture {
         if young {
             return Ok(());
         }
-        match self.logged_image(entry)?.as_ref().and_then(stored_id) {
+        match self.logged_image(entry)?.as_ref().and_then(stored_id).or_else(|| id_of(key)) {
             Some(id) => suspects.named.push(Target { ns: range.ns.clone(), key: key.clone(), id }),
             None => done.unproven += 1,
         }

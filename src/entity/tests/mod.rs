@@ -4,4 +4,4 @@ mod bson_order;
 mod guards;
 mod index;
 mod keys;
-mod support;
+pub(super) mod support;

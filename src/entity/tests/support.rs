@@ -11,24 +11,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(super) const LOG: LogId = LogId([7; 16]);
-pub(super) const NAMES: [&str; 4] = ["a.x", "a.y", "b.x", "ab.x"];
+pub(in crate::entity) const LOG: LogId = LogId([7; 16]);
+pub(in crate::entity) const NAMES: [&str; 4] = ["a.x", "a.y", "b.x", "ab.x"];
 
-pub(super) fn ns(name: &str) -> Namespace {
+pub(in crate::entity) fn ns(name: &str) -> Namespace {
     Namespace::from_full(name)
 }
 
-pub(super) fn key(n: u8) -> EntityKey {
+pub(in crate::entity) fn key(n: u8) -> EntityKey {
     EntityKey(Arc::from([12, n, 0]))
 }
 
-pub(super) fn open(dir: &Path, tail: Lsn) -> Index {
+pub(in crate::entity) fn open(dir: &Path, tail: Lsn) -> Index {
     Index::open(dir, LOG, tail, &IndexOptions { cache_bytes: 1 << 20 }).unwrap()
 }
 
 /// What a writer or an operator does.
 #[derive(Clone, Debug)]
-pub(super) enum Deed {
+pub(in crate::entity) enum Deed {
     Write { ns: usize, key: u8, to: Option<u8> },
     Open { ns: usize, complete: bool },
     Complete { ns: usize },
@@ -40,7 +40,7 @@ pub(super) enum Deed {
     Other,
 }
 
-pub(super) fn any_deed() -> impl Strategy<Value = Deed> {
+pub(in crate::entity) fn any_deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         20 => (0_usize..4, 0_u8..6, prop::option::weighted(0.8, 0_u8..4)).prop_map(|(ns, key, to)| Deed::Write { ns, key, to }),
         1 => (0_usize..4, any::<bool>()).prop_map(|(ns, complete)| Deed::Open { ns, complete }),
@@ -56,17 +56,17 @@ pub(super) fn any_deed() -> impl Strategy<Value = Deed> {
 
 /// The truth by the plainest means: the chain rule of the contract, and a fold of whole records.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Model {
-    pub(super) log: Vec<Committed>,
-    pub(super) state: LogState,
+pub(in crate::entity) struct Model {
+    pub(in crate::entity) log: Vec<Committed>,
+    pub(in crate::entity) state: LogState,
     /// Images alive, and the record that wrote each.
-    pub(super) fold: BTreeMap<(Namespace, EntityKey), (Image, Lsn)>,
-    pub(super) counters: BTreeMap<(Namespace, EntityKey), (Epoch, Seq)>,
+    pub(in crate::entity) fold: BTreeMap<(Namespace, EntityKey), (Image, Lsn)>,
+    pub(in crate::entity) counters: BTreeMap<(Namespace, EntityKey), (Epoch, Seq)>,
 }
 
 impl Model {
     /// Writes the deed's record; a deed that changes nothing (deleting what is not there) writes none.
-    pub(super) fn record(&mut self, deed: &Deed, epoch: Epoch) -> Option<Committed> {
+    pub(in crate::entity) fn record(&mut self, deed: &Deed, epoch: Epoch) -> Option<Committed> {
         let body = match deed {
             Deed::Write { ns: n, key: k, to } => {
                 Body::Change(Box::new(self.change(&ns(NAMES[*n]), &key(*k), *to, epoch)?))
@@ -141,7 +141,7 @@ impl Model {
     }
 
     /// Asserts that the index says what the model says, by point reads, by scans and as a whole.
-    pub(super) fn check(&self, index: &Index) {
+    pub(in crate::entity) fn check(&self, index: &Index) {
         assert_eq!(index.applied(), Lsn(u64::try_from(self.log.len()).unwrap()));
         assert_eq!(index.state(), self.state);
         for name in NAMES {
@@ -223,7 +223,7 @@ fn control(deed: &Deed) -> Control {
 }
 
 /// All of an index, to compare one with another.
-pub(super) fn dump(index: &Index) -> (Lsn, LogState, Vec<(Namespace, EntityKey, Entry)>) {
+pub(in crate::entity) fn dump(index: &Index) -> (Lsn, LogState, Vec<(Namespace, EntityKey, Entry)>) {
     let mut rows = Vec::new();
     index.scan_all(|ns, key, entry| rows.push((ns, key, entry))).unwrap();
     let (applied, state) = index.snapshot();
