@@ -106,7 +106,23 @@ fn print_sink(sink: &SinkRow, out: &mut dyn Write) -> io::Result<()> {
         0 => String::new(),
         n => format!(", {}", things(n, "dead letter")),
     };
-    writeln!(out, "              {} ({}) {state}: window {window}{behind}{dead}, {place}", sink.name, sink.kind)
+    writeln!(out, "              {} ({}) {state}: window {window}{behind}{dead}, {place}", sink.name, sink.kind)?;
+    print_retained(sink, out)
+}
+
+fn print_retained(sink: &SinkRow, out: &mut dyn Write) -> io::Result<()> {
+    let kept = &sink.retained;
+    if kept.windows > 0 {
+        let (windows, size, first) = (things(kept.windows, "window"), bytes(kept.bytes), count(kept.first_window));
+        writeln!(out, "                keeps {windows} from {first} on, {size}")?;
+    }
+    let Some(held) = &kept.held else { return Ok(()) };
+    let (windows, size) = (things(held.windows, "window"), bytes(held.bytes));
+    writeln!(out, "                ! {windows} ({size}) from {} on cannot be removed yet:", count(held.first))?;
+    for (by, remedy) in held.by.iter().zip(&held.remedies) {
+        writeln!(out, "                  held by {}: {}", plain(by), plain(remedy))?;
+    }
+    Ok(())
 }
 
 fn print_snapshot(snapshot: &SnapshotStatus, out: &mut dyn Write) -> io::Result<()> {

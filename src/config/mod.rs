@@ -209,6 +209,10 @@ pub struct WindowsConfig {
 pub struct ExportConfig {
     /// The folder that gets a folder per window; empty: none.
     pub dir: PathBuf,
+    /// A window closed longer ago than this may be removed from there; 0: none.
+    pub keep_age_ms: u64,
+    /// The oldest windows may be removed from there when all have more bytes; 0: no bound.
+    pub keep_bytes: u64,
 }
 
 /// Health, metrics, control.
@@ -345,7 +349,7 @@ impl Default for WindowsConfig {
 
 impl Default for ExportConfig {
     fn default() -> Self {
-        Self { dir: "/var/lib/tidelog/export".into() }
+        Self { dir: "/var/lib/tidelog/export".into(), keep_age_ms: 0, keep_bytes: 0 }
     }
 }
 

@@ -7,16 +7,20 @@
 //! neither loses nor doubles a window; a sink that fails holds up nobody but itself.
 
 pub mod checkpoint;
+pub mod consumers;
 mod cut;
 mod cutter;
 pub mod dead;
 mod error;
 mod event;
 mod handle;
+mod held;
 pub mod ledger;
 pub mod manifest;
+mod retain;
 mod status;
 mod threads;
+mod tidy;
 mod worker;
 mod writing;
 
@@ -24,7 +28,9 @@ pub use cutter::Limits;
 pub use error::ExportError;
 pub use event::{Markers, Schedule};
 pub use handle::{ExportOptions, Exporter, ExporterHandle};
+pub use retain::{Held, Holder};
 pub use status::{SinkStatus, Status};
+pub use tidy::Retained;
 pub use worker::SinkOptions;
 
 #[cfg(test)]

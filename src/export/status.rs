@@ -3,6 +3,7 @@
 use super::checkpoint::Checkpoint;
 use super::dead::DeadLetters;
 use super::handle::Shared;
+use super::tidy::Retained;
 use crate::metrics;
 use crate::sink::Class;
 use crate::types::{Lsn, WindowId};
@@ -51,6 +52,8 @@ pub struct SinkStatus {
     pub failures: u32,
     /// Records that it refused and that nobody dropped.
     pub dead_letters: u64,
+    /// What it keeps.
+    pub retained: Retained,
 }
 
 /// How far a sink is, as its worker tells it.
@@ -70,6 +73,7 @@ pub(super) struct SinkSeat {
     pub(super) place: String,
     pub(super) live: watch::Sender<SinkLive>,
     pub(super) letters: Arc<Mutex<DeadLetters>>,
+    pub(super) retained: Arc<Mutex<Retained>>,
 }
 
 impl SinkSeat {
@@ -130,6 +134,7 @@ impl Shared {
             stopped: live.stopped,
             failures: live.failures,
             dead_letters: seat.letters.lock().waiting() as u64,
+            retained: seat.retained.lock().clone(),
         }
     }
 

@@ -124,7 +124,16 @@ impl Object {
     pub fn new(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
         let remote = Remote::new(at, config)?;
         let (window, uploads) = (WindowId::ZERO, Uploads::default());
-        Ok(Self { log: at.log, remote, window, folder: String::new(), amendment: 0, uploads, there: false, first: None })
+        Ok(Self {
+            log: at.log,
+            remote,
+            window,
+            folder: String::new(),
+            amendment: 0,
+            uploads,
+            there: false,
+            first: None,
+        })
     }
 
     fn path(&self, name: &str) -> Path {

@@ -140,11 +140,7 @@ impl Remote {
     }
 
     /// Tells every object of the windows from `from` on: its window, whether it is that window's own manifest, its length.
-    pub(super) fn each_from(
-        &self,
-        from: WindowId,
-        mut tell: impl FnMut(WindowId, bool, u64),
-    ) -> Result<(), SinkError> {
+    pub(super) fn each_from(&self, from: WindowId, mut tell: impl FnMut(WindowId, bool, u64)) -> Result<(), SinkError> {
         let offset = self.path(&super::folder_name(from));
         let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
         let mut found = self.store.list_with_offset(prefix, &offset);
