@@ -55,7 +55,7 @@ impl ConsumerMark {
         match text {
             "oldest" => Ok(Self::Oldest),
             "now" => Ok(Self::Now),
-            number => number.parse().map(Self::Done).map_err(|_| {
+            number => number.parse().map(Self::Done).map_err(|_no_number| {
                 let found: String = text.chars().take(40).collect();
                 format!("window: found `{found}`, expected \"oldest\", \"now\" or the number of the last window that is done")
             }),

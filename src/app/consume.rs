@@ -23,14 +23,14 @@ impl Running {
         };
         let ConsumerAsk { window, sink, note, back } = asked;
         let wish = Wish { sink, mark: window.map(mark), note, back: back.unwrap_or(false) };
-        self.exporter.set_consumer(name, wish).map_err(refused)?;
+        self.exporter.set_consumer(name, wish).map_err(|error| refused(&error))?;
         let row = self.exporter.consumers().into_iter().find(|status| status.name == name).map(consumer_row);
-        row.ok_or_else(|| refused(ConsumerError::Unknown(name.to_owned())))
+        row.ok_or_else(|| refused(&ConsumerError::Unknown(name.to_owned())))
     }
 
     /// Forgets a consumer.
     pub(super) fn forget_consumer(&self, name: &str) -> Result<(), ConsumerRefused> {
-        self.exporter.forget_consumer(name).map_err(refused)
+        self.exporter.forget_consumer(name).map_err(|error| refused(&error))
     }
 
     /// Where the one who asks for windows stands, and whose windows are asked for: a consumer's own, or what was said.
@@ -122,7 +122,7 @@ fn consumer_row(status: ConsumerStatus) -> ConsumerRow {
     }
 }
 
-fn refused(error: ConsumerError) -> ConsumerRefused {
+fn refused(error: &ConsumerError) -> ConsumerRefused {
     let why = error.to_string();
     match error {
         ConsumerError::Name(_) | ConsumerError::Note(_) => ConsumerRefused::Call(why),

@@ -102,7 +102,7 @@ async fn start_exporter(
 fn sinks(config: &Config) -> Vec<SinkOptions> {
     let ExportConfig { dir, keep_age_ms, keep_bytes } = config.export.clone();
     let there = !dir.as_os_str().is_empty();
-    let folder = there.then(|| ("folder", SinkConfig { dir, keep_age_ms, keep_bytes, ..SinkConfig::default() }));
+    let folder = there.then(|| ("folder", SinkConfig { keep_age_ms, keep_bytes, dir, ..SinkConfig::default() }));
     let more = config.sinks.iter().map(|(name, sink)| (name.as_str(), sink.clone()));
     folder
         .into_iter()

@@ -91,17 +91,23 @@ impl Tidy {
             entry.bytes = if amendment { entry.bytes + bytes } else { bytes };
         }
         let mut live = self.live.lock();
-        if live.first == WindowId::ZERO || window < live.first {
+        if !amendment && (live.first == WindowId::ZERO || window < live.first) {
             live.first = window;
         }
     }
 
-    /// Removes the oldest window if it may go.
-    pub(super) fn step(&mut self, sink: &mut dyn Sink, letters: &Mutex<DeadLetters>, now_ms: i64) -> Tidied {
+    /// Removes the oldest window if it may go. `delivered`: the sink's checkpoint.
+    pub(super) fn step(
+        &mut self,
+        sink: &mut dyn Sink,
+        letters: &Mutex<DeadLetters>,
+        delivered: WindowId,
+        now_ms: i64,
+    ) -> Tidied {
         if !self.bounds.any() || now_ms < self.not_before_ms {
             return Tidied::Nothing;
         }
-        match self.try_step(sink, letters, now_ms) {
+        match self.try_step(sink, letters, delivered, now_ms) {
             Ok(tidied) => tidied,
             Err(error) => {
                 tracing::error!(%error, sink = self.name, "windows that are due cannot be removed");
@@ -116,11 +122,13 @@ impl Tidy {
         &mut self,
         sink: &mut dyn Sink,
         letters: &Mutex<DeadLetters>,
+        delivered: WindowId,
         now_ms: i64,
     ) -> Result<Tidied, SinkError> {
-        let Some(shelf) = sink.shelf() else { return Ok(Tidied::Nothing) };
+        let Some(place) = sink.shelf() else { return Ok(Tidied::Nothing) };
         if self.kept.is_none() {
-            let found = shelf.survey()?.into_iter();
+            // A window that came without its checkpoint comes again first.
+            let found = place.survey()?.into_iter().filter(|found| found.window <= delivered);
             let kept = |window| self.closed_ms(window);
             self.kept = Some(found.map(|s| (s.window, Kept { bytes: s.bytes, closed_ms: kept(s.window) })).collect());
         }
@@ -139,7 +147,7 @@ impl Tidy {
         let tidied = match decision {
             Decision::Keep | Decision::Held(_) => Tidied::Nothing,
             Decision::Remove(window) => {
-                shelf.remove_first(window)?;
+                place.remove_first(window)?;
                 tracing::info!(sink = self.name, window = window.0, "a window is removed by retention");
                 kept.remove(&window);
                 metrics::WINDOWS_REMOVED.inc_for(self.name);

@@ -171,7 +171,8 @@ impl Worker {
             return Ok(Progress::Stopped);
         }
         let mut sink = self.opened()?;
-        let tidied = self.tidy.step(&mut *sink, &self.letters, now_ms);
+        let delivered = self.position.map_or(WindowId::ZERO, |p| p.window);
+        let tidied = self.tidy.step(&mut *sink, &self.letters, delivered, now_ms);
         if tidied == Tidied::Broken {
             return Ok(Progress::Again);
         }

@@ -51,6 +51,7 @@ fn wish(sink: &str, mark: Option<Mark>) -> Wish {
     Wish { sink: (!sink.is_empty()).then(|| sink.to_owned()), mark, ..Wish::default() }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "a wish has a mark or none")]
 fn done(window: u64) -> Option<Mark> {
     Some(Mark::Done(WindowId(window)))
 }
