@@ -8,6 +8,10 @@
 //! | `GET /v1/status` | what a person wants to know now |
 //! | `GET /v1/windows` | the window ledger: the newest 10,000 |
 //! | `GET /v1/windows?after=N&sink=S&wait_ms=W` | the windows after `N` (at most 1,000), those that the sink has if it is named; if there is none, waits for one, 60 s at most |
+//! | `GET /v1/windows?consumer=NAME&wait_ms=W` | the same after the checkpoint of a consumer, of the sink that it reads |
+//! | `GET /v1/consumers` | the consumers, and how far each is behind |
+//! | `PUT /v1/consumers/NAME?window=N&sink=S&note=T&back=true` | makes a consumer or moves it; the same as JSON in the body |
+//! | `DELETE /v1/consumers/NAME` | forgets a consumer: it holds nothing any more |
 //! | `GET /v1/dlq?sink=S&lsn=N,N` | records that sinks refused |
 //! | `POST /v1/dlq/retry?sink=S&lsn=N,N`, `POST /v1/dlq/drop?…` | delivers them after all, or lets them stay missing |
 //! | `POST /v1/cut?label=L` | closes a window; answers when it is durable at every sink |
@@ -20,17 +24,19 @@
 //! Does not: authenticate. So it listens on loopback unless a setting says otherwise, answers only to a `Host` that is
 //! this machine then, and takes no request that a web page made (`Origin`).
 
+mod consumers;
 mod dlq;
 mod reconcile;
 mod routes;
 mod status;
 
+pub use consumers::{ConsumerAsk, ConsumerMark, ConsumerRefused, ConsumerRow};
 pub use dlq::{LetterAsk, LetterOrder, LetterRefused, LetterRow, LettersChanged};
 pub use reconcile::{DifferenceRow, ReconcileAsk, ReconcileBegun, ReconcileRefused, ReconcileReport, ReconcileRow};
 pub use routes::{AdminError, serve};
 pub use status::{
-    CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, HolderRow, LogStatus, NodeStatus, ProxyStatus, Ready,
-    Reason, SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow, ready,
+    CutAnswer, CutError, ExportStatus, FollowerStatus, GapRow, HeldRow, HolderRow, LogStatus, NodeStatus, ProxyStatus,
+    Ready, Reason, RetainedRow, SinkRow, SnapshotStatus, Status, WindowAsk, WindowRow, ready,
 };
 
 use std::fmt;
@@ -45,6 +51,11 @@ pub type LettersOf = Box<dyn Fn(&LetterAsk) -> Vec<LetterRow> + Send + Sync>;
 /// Carries out an order about dead letters.
 pub type OrderLetters = Box<dyn Fn(&LetterAsk, LetterOrder) -> Result<u64, LetterRefused> + Send + Sync>;
 
+/// Makes or moves a consumer.
+pub type SetConsumer = Box<dyn Fn(&str, ConsumerAsk) -> Result<ConsumerRow, ConsumerRefused> + Send + Sync>;
+/// Forgets a consumer.
+pub type ForgetConsumer = Box<dyn Fn(&str) -> Result<(), ConsumerRefused> + Send + Sync>;
+
 /// What the routes ask of the running sidecar.
 pub struct Control {
     /// Why writes would not go through now; empty: they would.
@@ -53,6 +64,12 @@ pub struct Control {
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
     /// The window ledger, oldest first.
     pub windows: Box<dyn Fn(WindowAsk) -> Result<Vec<WindowRow>, String> + Send + Sync>,
+    /// The consumers.
+    pub consumers: Box<dyn Fn() -> Vec<ConsumerRow> + Send + Sync>,
+    /// Makes or moves one.
+    pub set_consumer: SetConsumer,
+    /// Forgets one.
+    pub forget_consumer: ForgetConsumer,
     /// The dead letters of the sinks.
     pub letters: LettersOf,
     /// Carries out an order about dead letters; tells on how many.

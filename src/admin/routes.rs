@@ -1,14 +1,14 @@
 //! The routes and the server.
 
 use super::status::ready as ready_for;
-use super::{Control, CutError, Ready, ReconcileAsk, ReconcileBegun, ReconcileRefused, WindowAsk, dlq};
+use super::{Control, CutError, Ready, ReconcileAsk, ReconcileBegun, ReconcileRefused, WindowAsk, consumers, dlq};
 use crate::config::{Address, AdminConfig};
 use crate::metrics;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
@@ -68,6 +68,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics_page))
         .route("/v1/status", get(status))
         .route("/v1/windows", get(windows))
+        .route("/v1/consumers", get(consumers::list))
+        .route("/v1/consumers/{name}", put(consumers::set).delete(consumers::forget))
         .route("/v1/dlq", get(dlq::list))
         .route("/v1/dlq/retry", post(dlq::retry))
         .route("/v1/dlq/drop", post(dlq::drop_letters))
@@ -76,7 +78,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .fallback(async || {
             refuse(
                 StatusCode::NOT_FOUND,
-                "no such page; see /healthz /readyz /metrics /v1/status /v1/windows /v1/dlq /v1/reconcile",
+                "no such page; see /healthz /readyz /metrics /v1/status /v1/windows /v1/consumers /v1/dlq /v1/reconcile",
             )
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))
@@ -145,9 +147,16 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
 /// The ledger; with `after`, a consumer waits here for the next window instead of asking again and again.
 async fn windows(State(shared): State<Arc<Shared>>, Query(asked): Query<WindowAsk>) -> Response {
     let until = Instant::now() + Duration::from_millis(asked.wait_ms.min(LONGEST_WAIT_MS));
+    let by_name = !asked.consumer.is_empty();
+    if by_name && (asked.after.is_some() || !asked.sink.is_empty()) {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "consumer: it has its own place and sink; leave `after` and `sink` out",
+        );
+    }
     loop {
         match (shared.control.windows)(asked.clone()) {
-            Ok(rows) if rows.is_empty() && asked.after.is_some() && Instant::now() < until => {
+            Ok(rows) if rows.is_empty() && (asked.after.is_some() || by_name) && Instant::now() < until => {
                 tokio::time::sleep(LOOK).await;
             }
             Ok(rows) => return Json(rows).into_response(),

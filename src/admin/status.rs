@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What is wrong: why the sidecar is not ready, or what needs a person though writes go through.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Reason {
-    /// `start`, `upstream`, `log`, `disk`, `index`, `export`, `sink` or `drain`.
+    /// `start`, `upstream`, `log`, `disk`, `index`, `export`, `sink`, `retention` or `drain`.
     pub part: String,
     /// What is wrong and what to do.
     pub message: String,
@@ -14,7 +14,7 @@ pub struct Reason {
 impl Reason {
     /// Writes do not go through. What is wrong with the windows and the sinks never takes applications their node away.
     pub fn blocks(&self) -> bool {
-        !matches!(self.part.as_str(), "sink" | "export")
+        !matches!(self.part.as_str(), "sink" | "export" | "retention")
     }
 }
 
@@ -236,8 +236,41 @@ pub struct SinkRow {
     /// Records that it refused and that nobody dropped.
     #[serde(default)]
     pub dead_letters: u64,
+    /// What it keeps.
+    #[serde(default)]
+    pub retained: RetainedRow,
     /// Why the last delivery failed; empty: it did not.
     pub error: String,
+}
+
+/// What a sink keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RetainedRow {
+    /// The first window that is there; 0: not known.
+    pub first_window: u64,
+    /// Windows there; 0 where no retention is set.
+    pub windows: u64,
+    /// Their bytes; 0 where no retention is set.
+    pub bytes: u64,
+    /// Windows that are due and held; absent: none is.
+    pub held: Option<HeldRow>,
+    /// Why the last removal failed; empty: it did not.
+    pub error: String,
+}
+
+/// Windows that are due and held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct HeldRow {
+    /// The first of them.
+    pub first: u64,
+    /// How many.
+    pub windows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Who holds the first of them.
+    pub by: Vec<String>,
+    /// What lets it go, for each of them.
+    pub remedies: Vec<String>,
 }
 
 /// Which windows are asked for.
@@ -249,6 +282,9 @@ pub struct WindowAsk {
     /// Those that this sink has; empty: all that are closed.
     #[serde(default)]
     pub sink: String,
+    /// Those that this consumer is not done with, of the sink that it reads; empty: as the other fields say.
+    #[serde(default)]
+    pub consumer: String,
     /// If there is none, wait for one so long.
     #[serde(default)]
     pub wait_ms: u64,

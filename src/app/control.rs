@@ -1,5 +1,6 @@
 //! What the admin server asks of the running parts.
 
+use super::consume::{retained_row, retention_reason};
 use super::cut::cut;
 use super::parts::Running;
 use crate::admin::{
@@ -12,7 +13,7 @@ use crate::export::dead::{Letter, Stage, State};
 use crate::export::ledger::Window;
 use crate::export::{Holder, SinkStatus};
 use crate::metrics;
-use crate::types::Lsn;
+use crate::types::{Lsn, WindowId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -27,10 +28,14 @@ const WINDOWS: u64 = 10_000;
 pub(super) fn control(running: &Arc<Running>) -> Control {
     let [for_reasons, for_status, for_windows, for_letters, for_order, for_cut, for_sample, for_ask, for_report] =
         std::array::from_fn(|_| Arc::clone(running));
+    let [for_consumers, for_set, for_forget] = std::array::from_fn(|_| Arc::clone(running));
     Control {
         reasons: Box::new(move || for_reasons.reasons()),
         status: Box::new(move || for_status.status()),
         windows: Box::new(move |asked| for_windows.windows(&asked)),
+        consumers: Box::new(move || for_consumers.consumers()),
+        set_consumer: Box::new(move |name, asked| for_set.set_consumer(name, asked)),
+        forget_consumer: Box::new(move |name| for_forget.forget_consumer(name)),
         letters: Box::new(move |asked| for_letters.letters(asked)),
         order: Box::new(move |asked, order| for_order.order(asked, order)),
         cut: Box::new(move |label| Box::pin(cut(Arc::clone(&for_cut.exporter), Arc::clone(&for_cut.horizon), label))),
@@ -44,7 +49,7 @@ fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-fn time_of(ms: i64) -> String {
+pub(super) fn time_of(ms: i64) -> String {
     let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
     at.ok().and_then(|at| at.format(form).ok()).unwrap_or_else(|| format!("{ms} ms"))
@@ -75,9 +80,10 @@ impl Running {
         if let Some(warning) = self.retention.told().warning() {
             add("export", warning);
         }
-        for sink in export.sinks.into_iter().filter(|sink| !sink.error.is_empty()) {
+        for sink in export.sinks.iter().filter(|sink| !sink.error.is_empty()) {
             add("sink", format!("{}: {}", sink.name, sink.error));
         }
+        out.extend(export.sinks.iter().filter_map(retention_reason));
         out
     }
 
@@ -85,6 +91,7 @@ impl Running {
     pub(super) fn sample(&self) {
         // Reading the export's status sets its gauges.
         let _gauges_are_set = self.exporter.status();
+        self.sample_consumers();
         metrics::INDEX_OVERLAY_ENTRIES.set(self.storage.index.staged() as u64);
     }
 
@@ -228,14 +235,19 @@ impl Running {
             missing: missing.get(&w.id.0).copied().unwrap_or(0),
             label: w.label.unwrap_or_default(),
         };
-        let windows = match asked.after {
+        let (after, sink) = self.place_of(asked)?;
+        let windows = match after {
             None => self.exporter.windows(WINDOWS),
             Some(after) => {
-                let at_sink = || sinks.iter().find(|s| s.name == asked.sink).map(|s| s.delivered.0);
-                let last = match asked.sink.as_str() {
-                    "" => u64::MAX,
-                    name => at_sink().ok_or_else(|| format!("sink: there is no sink `{name}`"))?,
+                let there = |name: &str| {
+                    let last = sinks.iter().find(|s| s.name == name).map(|s| s.delivered.0);
+                    last.zip(self.exporter.first_at(name)).ok_or_else(|| format!("sink: there is no sink `{name}`"))
                 };
+                let (last, first) = match sink.as_str() {
+                    "" => (u64::MAX, WindowId(1)),
+                    name => there(name)?,
+                };
+                let after = after.max(first.0.saturating_sub(1));
                 self.exporter.windows_between(after, last.min(after.saturating_add(PAGE)))
             }
         };
@@ -286,6 +298,7 @@ fn sink_row(sink: SinkStatus) -> SinkRow {
         delivering_records: sink.delivering.done,
         delivering_of: sink.delivering.of,
         dead_letters: sink.dead_letters,
+        retained: retained_row(sink.retained),
         error: sink.error,
     }
 }

@@ -14,6 +14,7 @@
 //! # Decisions
 //! Admin starts before the recovery, so that a sidecar whose node is away says why it is not ready instead of ending.
 
+mod consume;
 mod control;
 mod cut;
 mod end;

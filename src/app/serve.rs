@@ -11,7 +11,7 @@ use crate::admin;
 use crate::audit::node::{Settings, Watch};
 use crate::capture::{Capture, Parts, TransactionLimits};
 use crate::changelog::Horizon;
-use crate::config::{Config, SinkConfig, Transactions};
+use crate::config::{Config, ExportConfig, SinkConfig, Transactions};
 use crate::export::{ExportOptions, Exporter, ExporterHandle, Limits, Markers, Schedule, SinkOptions};
 use crate::metrics;
 use crate::proxy::{Proxy, ProxyOptions};
@@ -102,8 +102,9 @@ async fn start_exporter(
 
 /// The folder of `export.dir`, if there is one, and those of `[sinks.NAME]`.
 fn sinks(config: &Config) -> Vec<SinkOptions> {
-    let dir = config.export.dir.clone();
-    let folder = (!dir.as_os_str().is_empty()).then(|| ("folder", SinkConfig { dir, ..SinkConfig::default() }));
+    let ExportConfig { dir, keep_age_ms, keep_bytes, .. } = config.export.clone();
+    let there = !dir.as_os_str().is_empty();
+    let folder = there.then(|| ("folder", SinkConfig { keep_age_ms, keep_bytes, dir, ..SinkConfig::default() }));
     let more = config.sinks.iter().map(|(name, sink)| (name.as_str(), sink.clone()));
     folder
         .into_iter()

@@ -9,7 +9,7 @@
 //! checked; compare it with what the sidecar's checkpoint, or a note of yours, says.
 //!
 //! # The rules
-//! 1. Windows 1, 2, 3 …; each manifest has the SHA-256 of the one before; it is in the form in which the exporter writes it.
+//! 1. Windows 1, 2, 3 … (or from the one on that `_latest.json` names as the first); each manifest has the SHA-256 of the one before; it is in the form in which the exporter writes it.
 //! 2. Each file has the bytes, lines and SHA-256 that its manifest says; no other file lies beside it.
 //! 3. lsn 1, 2, 3 … over all windows; one log; the hybrid clock never goes back; no batch goes over a window's end.
 //! 4. For each entity: seq is one more than before, or 1 in a higher epoch; `before` is the image that the fold holds;
@@ -20,6 +20,7 @@
 
 mod amend;
 mod batch;
+mod begin;
 mod files;
 mod fold;
 mod line;

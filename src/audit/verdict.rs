@@ -123,7 +123,7 @@ pub struct GapTold {
 pub struct Verdict {
     /// The log; empty: no window was read.
     pub log: String,
-    /// The first window, if the sink began later than the log; else 0.
+    /// The first window, if the sink began later than the log or windows before it were removed; else 0.
     pub first_window: u64,
     /// Windows that hold.
     pub windows: u64,

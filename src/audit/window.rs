@@ -2,6 +2,7 @@
 
 use super::amend;
 use super::batch::Batch;
+use super::begin;
 use super::files::Lines;
 use super::fold::Fold;
 use super::line::Line;
@@ -46,13 +47,21 @@ struct Tally {
 impl Audit<'_> {
     pub(super) fn run(&mut self, progress: &mut dyn FnMut(&Verdict)) -> Result<(), Stop> {
         let names = self.disk.list(self.dir)?;
-        let (amendments, windows): (Vec<&String>, Vec<&String>) =
+        let (amendments, mut windows): (Vec<&String>, Vec<&String>) =
             names.iter().filter(|name| name.starts_with("window-")).partition(|name| name.contains(".amendment-"));
         let mark = names.iter().any(|name| name == "tidelog.json");
         if windows.is_empty() && !mark {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no windows here: is this an export folder?").into());
         }
-        let first = self.begins(windows.first())?;
+        let told = begin::told(self.disk, self.dir)?;
+        if let Some((first, _)) = &told {
+            // What stands before the first is being removed.
+            windows.retain(|name| id_of(name).is_none_or(|id| id >= *first));
+        }
+        let first = match &told {
+            Some((first, log)) => self.begins_at(*first, log, windows.first())?,
+            None => self.begins(windows.first())?,
+        };
         Self::places(first, &windows)?;
         for (number, name) in (first..).zip(&windows) {
             let dir = self.dir.join(name);
@@ -69,25 +78,6 @@ impl Audit<'_> {
             progress(&self.verdict);
         }
         if mark && !self.verdict.log.is_empty() { self.mark() } else { Ok(()) }
-    }
-
-    /// The first window that is to be there: 1, or where the sink began, whose manifest then names none before it.
-    fn begins(&mut self, first: Option<&&String>) -> Result<u64, Stop> {
-        let Some((name, id)) = first.and_then(|name| Some((name, id_of(name)?))).filter(|(_, id)| *id > 1) else {
-            return Ok(1);
-        };
-        let path = self.dir.join(name).join("manifest.json");
-        if !self.disk.exists(&path)? {
-            return Ok(1);
-        }
-        let manifest = manifest::parse(&self.disk.read(&path)?).map_err(at(id, Some("manifest.json"), None))?;
-        if manifest.previous_manifest_sha256.is_some() || manifest.first_lsn == 0 {
-            return Ok(1);
-        }
-        self.fold.begin_late();
-        self.verdict.last_lsn = manifest.first_lsn - 1;
-        self.verdict.first_window = id;
-        Ok(id)
     }
 
     /// Names must be those of windows `first`, `first` + 1 …
@@ -321,7 +311,7 @@ pub(super) fn at(window: u64, file: Option<&str>, line: Option<u64>) -> impl FnO
 }
 
 /// The number in a window's name.
-fn id_of(name: &str) -> Option<u64> {
+pub(super) fn id_of(name: &str) -> Option<u64> {
     name.strip_prefix("window-").filter(|digits| digits.len() >= 10)?.parse().ok()
 }
 

@@ -110,6 +110,12 @@ pub enum Command {
         #[command(subcommand)]
         command: DlqCommand,
     },
+    /// Named checkpoints of those who read windows: who is how far behind, and holds what
+    Consumers {
+        /// What to do
+        #[command(subcommand)]
+        command: ConsumersCommand,
+    },
     /// Print a reference page made from the code
     Docs {
         /// Which
@@ -283,6 +289,51 @@ pub enum DlqCommand {
         /// All that wait
         #[arg(long)]
         all: bool,
+    },
+}
+
+/// `tidelog consumers …`
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ConsumersCommand {
+    /// A line for each consumer
+    List {
+        /// The admin address of a running sidecar
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:27118")]
+        admin: Address,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a consumer, or move its checkpoint
+    Set {
+        /// The admin address of a running sidecar
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:27118")]
+        admin: Address,
+        /// Its name: a-z, 0-9, `-`, `_`, `.`
+        name: String,
+        /// The last window that it is done with, `oldest` or `now`; a new one begins with the oldest unless this says otherwise
+        #[arg(long, value_name = "WINDOW")]
+        window: Option<String>,
+        /// The sink that it reads; without one it reads windows as such and holds them everywhere
+        #[arg(long, value_name = "NAME")]
+        sink: Option<String>,
+        /// A word for people
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+        /// It may go back
+        #[arg(long)]
+        back: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget a consumer: it holds nothing any more
+    Drop {
+        /// The admin address of a running sidecar
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:27118")]
+        admin: Address,
+        /// Its name
+        name: String,
     },
 }
 

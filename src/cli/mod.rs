@@ -8,6 +8,7 @@
 
 mod admin_client;
 mod args;
+mod consumers;
 mod dlq;
 mod log;
 mod reconcile;
@@ -90,6 +91,7 @@ fn perform(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
             let asked = reconcile::Asked { admin: &admin, namespace, from, to, repair, sample, json };
             reconcile::reconcile(&asked, out)?;
         }
+        Command::Consumers { command } => consumers::consumers(&command, out)?,
         Command::Dlq { command } => dlq::dlq(&command, out)?,
         Command::Docs { page } => {
             let page = match page {

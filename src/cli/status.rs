@@ -124,6 +124,21 @@ fn print_sink(sink: &SinkRow, out: &mut dyn Write) -> io::Result<()> {
         let percent = sink.delivering_records.saturating_mul(100).checked_div(sink.delivering_of).unwrap_or(100);
         writeln!(out, "                window {at} under way: {percent} %, {done} of {of} records")?;
     }
+    print_retained(sink, out)
+}
+
+fn print_retained(sink: &SinkRow, out: &mut dyn Write) -> io::Result<()> {
+    let kept = &sink.retained;
+    if kept.windows > 0 {
+        let (windows, size, first) = (things(kept.windows, "window"), bytes(kept.bytes), count(kept.first_window));
+        writeln!(out, "                keeps {windows} from {first} on, {size}")?;
+    }
+    let Some(held) = &kept.held else { return Ok(()) };
+    let (windows, size) = (things(held.windows, "window"), bytes(held.bytes));
+    writeln!(out, "                ! {windows} ({size}) from {} on cannot be removed yet:", count(held.first))?;
+    for (by, remedy) in held.by.iter().zip(&held.remedies) {
+        writeln!(out, "                  held by {}: {}", plain(by), plain(remedy))?;
+    }
     Ok(())
 }
 

@@ -215,6 +215,10 @@ pub struct ExportConfig {
     pub dir: PathBuf,
     /// The longest wait before a sink that failed is tried again.
     pub retry_max_ms: u64,
+    /// A window closed longer ago than this may be removed from there; 0: none.
+    pub keep_age_ms: u64,
+    /// The oldest windows may be removed from there when all have more bytes; 0: no bound.
+    pub keep_bytes: u64,
 }
 
 /// Health, metrics, control.
@@ -351,7 +355,7 @@ impl Default for WindowsConfig {
 
 impl Default for ExportConfig {
     fn default() -> Self {
-        Self { dir: "/var/lib/tidelog/export".into(), retry_max_ms: 30_000 }
+        Self { dir: "/var/lib/tidelog/export".into(), retry_max_ms: 30_000, keep_age_ms: 0, keep_bytes: 0 }
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) const SINK_SETTINGS: &[SinkSetting] = &[
     row("start", "all", "\"oldest\", \"now\" or the number of a window", "Where it begins when it is new. Later it goes on where it was."),
     row("max_record_bytes", "all", "a whole number", "A record whose images (before and after, as BSON) are together larger than this goes to the dead letters; the rest of its window goes on. 0: no bound."),
     row("bytes_per_second", "all", "a whole number", "Bytes delivered in a second, at most. 0: no bound."),
+    row("keep_age_ms", "folder, object", "a whole number", "Windows closed longer ago than this are removed, the oldest first, never the newest, never one that a [consumer](consumers.md) is not done with. 0: for ever."),
+    row("keep_bytes", "folder, object", "a whole number", "The oldest windows are removed while all of the sink's windows have more bytes than this, under the same conditions. 0: no bound."),
     row("dir", "folder", "a path", "The folder."),
     row("url", "object, delta, webhook", "a URL", "`s3://bucket/prefix`, `gs://…`, `az://…`, `file:///…`; for a webhook `http://…` or `https://…`."),
     row("brokers", "kafka", "`host:port`, several with commas", "The bootstrap servers."),

@@ -125,6 +125,10 @@ pub struct SinkConfig {
     pub max_record_bytes: u64,
     /// Bytes delivered in a second, at most; 0: no bound.
     pub bytes_per_second: u64,
+    /// `folder`, `object`: a window closed longer ago than this may be removed; 0: none.
+    pub keep_age_ms: u64,
+    /// `folder`, `object`: the oldest windows may be removed when all have more bytes; 0: no bound.
+    pub keep_bytes: u64,
     /// `folder`: where.
     pub dir: PathBuf,
     /// `object`, `delta`, `webhook`: where.
@@ -155,6 +159,8 @@ impl Default for SinkConfig {
             start: Start::default(),
             max_record_bytes: 0,
             bytes_per_second: 0,
+            keep_age_ms: 0,
+            keep_bytes: 0,
             dir: PathBuf::new(),
             url: String::new(),
             brokers: String::new(),
@@ -221,6 +227,7 @@ pub(super) fn check(name: &str, sink: &SinkConfig) -> Vec<(String, String)> {
         }
     }
     check_form(sink, kind, &mut wrong);
+    check_keep(sink, kind, &mut wrong);
     check_topics(sink, &mut wrong);
     bad
 }
@@ -239,6 +246,21 @@ fn check_topics(sink: &SinkConfig, wrong: &mut impl FnMut(&str, String)) {
     }
     if sink.topic == sink.windows_topic {
         wrong("windows_topic", "found the same as `topic`; expected a topic of its own".into());
+    }
+}
+
+/// Windows are removed only where they stand as files of ours.
+fn check_keep(sink: &SinkConfig, kind: &str, wrong: &mut impl FnMut(&str, String)) {
+    let instead = match sink.kind {
+        SinkKind::Folder | SinkKind::Object => return,
+        SinkKind::Kafka => "Kafka removes messages by the topic's own `retention.ms` and `retention.bytes`",
+        SinkKind::Delta => "rows are removed by a DELETE and old files by a VACUUM of the table",
+        SinkKind::Webhook => "what the receiver keeps is for the receiver to remove",
+    };
+    for (setting, there) in [("keep_age_ms", sink.keep_age_ms > 0), ("keep_bytes", sink.keep_bytes > 0)] {
+        if there {
+            wrong(setting, format!("found, but a sink of type \"{kind}\" removes no windows: {instead}"));
+        }
     }
 }
 

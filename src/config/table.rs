@@ -94,6 +94,8 @@ pub const SETTINGS: &[Setting] = &[
     row("windows.settle_ms", Number(0, DAY_MS), "", "A record younger than this is in no window, so that no window holds a change that a crash of the store takes back. At least five times the store's journal interval (100 ms)."),
     row("export.dir", OptionalPath, "--export", "The folder that gets one folder per closed window: the sink `folder`. Empty: none, only those of `[sinks.NAME]`."),
     row("export.retry_max_ms", Number(100, 3_600_000), "", "A sink that fails is tried again after a random time up to a bound that doubles, from 200 ms to this. A sink that is stopped is looked at again each time this has passed."),
+    row("export.keep_age_ms", Number(0, 36_600 * DAY_MS), "", "Windows in `export.dir` that were closed longer ago than this are removed, the oldest first, never the newest, never one that a [consumer](consumers.md) is not done with. 0: for ever."),
+    row("export.keep_bytes", Number(0, 1 << 60), "", "The oldest windows in `export.dir` are removed while all of them have more bytes than this, under the same conditions. 0: no bound."),
     row("admin.listen", Address, "--admin", "Where health, metrics and control are served. There is no authentication."),
     row("admin.allow_remote", Flag, "", "Allows `admin.listen` to be an address that other machines reach."),
     row("limits.connections", Number(1, 1_000_000), "", "Client connections at the same time; each has one connection to the node. Past it, new ones are closed at once."),

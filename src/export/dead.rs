@@ -188,6 +188,12 @@ impl DeadLetters {
         self.letters.values().filter(waits).map(|letter| WindowId(letter.window)).min()
     }
 
+    /// Whether records that a window lacks may still come.
+    pub(super) fn waits(&self, window: WindowId) -> bool {
+        let mut of = self.letters.values().filter(|letter| letter.window == window.0);
+        of.any(|letter| matches!(letter.state, State::Waiting | State::Asked(_)))
+    }
+
     /// The records that a window lacks.
     pub(super) fn of(&self, window: WindowId) -> BTreeSet<u64> {
         self.letters.values().filter(|letter| letter.window == window.0).map(|letter| letter.record.lsn).collect()

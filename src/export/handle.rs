@@ -1,5 +1,7 @@
 //! Starts and stops the export, and answers for it: one thread cuts, one thread for each sink delivers.
 
+use super::checkpoint::CheckpointError;
+use super::consumers::Consumers;
 use super::cut::{Cutting, Request, Wanted};
 use super::cutter::Limits;
 use super::dead::Letter;
@@ -69,6 +71,7 @@ pub(super) struct Shared {
     pub(super) log: Arc<Changelog>,
     pub(super) clock: Arc<Clock>,
     pub(super) windows: Arc<Windows>,
+    pub(super) consumers: Arc<Consumers>,
     pub(super) cutter: CutterLive,
     pub(super) sinks: Vec<SinkSeat>,
     pub(super) stop: Arc<AtomicBool>,
@@ -144,20 +147,33 @@ pub(super) fn assemble(
     let (windows, stop) = (ledger.windows(), Arc::new(AtomicBool::new(false)));
     let checkpoints = options.data.join("checkpoints");
     let dead = options.data.join("dead");
-    let sources = Sources { disk, log: Arc::clone(&log), log_id, windows: Arc::clone(&windows), checkpoints, dead };
+    let consumers = options.data.join("consumers");
+    let consumers = Consumers::open(Arc::clone(&disk), &consumers, log_id, Arc::clone(&windows));
+    let consumers = Arc::new(consumers.map_err(CheckpointError::Io)?);
+    let (for_workers, its_windows) = (Arc::clone(&consumers), Arc::clone(&windows));
+    let sources = Sources {
+        disk,
+        log: Arc::clone(&log),
+        log_id,
+        windows: its_windows,
+        consumers: for_workers,
+        checkpoints,
+        dead,
+    };
     let (mut workers, mut sinks) = (Vec::new(), Vec::new());
     for sink in options.sinks {
         let worker = Worker::new(sources.clone(), sink, Arc::clone(&stop))?;
         let (name, config) = (worker.options().name, &worker.options().config);
         let (kind, place) = (config.kind.name(), place(config));
         let live = watch::Sender::new(SinkLive { position: worker.position(), ..SinkLive::default() });
-        let (letters, underway) = (worker.letters(), worker.underway());
-        sinks.push(SinkSeat { name, kind, place, live, letters, underway });
+        let (letters, underway, retained) = (worker.letters(), worker.underway(), worker.retained());
+        sinks.push(SinkSeat { name, kind, place, live, letters, underway, retained });
         workers.push(worker);
     }
     let (cutter, retry_ms, horizon) = (CutterLive::default(), options.retry_ms, options.horizon);
     let (bell, rung) = (Mutex::new(0), Condvar::new());
-    let shared = Arc::new(Shared { log, clock, windows, cutter, sinks, stop, retry_ms, horizon, bell, rung });
+    let shared =
+        Arc::new(Shared { log, clock, windows, consumers, cutter, sinks, stop, retry_ms, horizon, bell, rung });
     let wanted =
         Wanted { limits: options.limits, bson: options.bson, markers: options.markers, schedule: options.schedule };
     let cutting = Cutting::new(Arc::clone(&shared), ledger, wanted)?;
@@ -177,6 +193,11 @@ fn place(config: &SinkConfig) -> String {
 }
 
 impl ExporterHandle {
+    /// What its parts share.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Closes a window that holds everything durable at this moment (as far as no earlier one does), once that has settled,
     /// and tells its number. Without a label, if there is nothing new, that is the last window; with one, an empty window
     /// carries the label.

@@ -7,7 +7,7 @@ use crate::types::{Lsn, WindowId};
 /// Somebody who needs the log from a record on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Who, for people: `sink lake`, `dead letters of sink lake`, `the open window`.
+    /// Who, for people: `sink lake`, `dead letters of sink lake`, `consumer books`, `the open window`.
     pub who: String,
     /// The first record that it needs.
     pub needs: Lsn,
@@ -28,6 +28,8 @@ impl Shared {
     pub(super) fn holders(&self) -> Vec<Holder> {
         let mut all: Vec<Holder> = self.sinks.iter().map(|seat| self.sink(seat)).collect();
         all.extend(self.sinks.iter().filter_map(|seat| self.letters(seat)));
+        let readers = self.consumers.holders().into_iter();
+        all.extend(readers.map(|(name, window)| self.from(format!("consumer {name}"), window)));
         all.push(self.from("the open window".to_owned(), self.windows.last().next()));
         all.sort_by_key(|holder| holder.needs);
         all

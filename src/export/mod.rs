@@ -7,18 +7,22 @@
 //! neither loses nor doubles a window; a sink that fails holds up nobody but itself.
 
 pub mod checkpoint;
+pub mod consumers;
 mod cut;
 mod cutter;
 pub mod dead;
 mod error;
 mod event;
 mod handle;
+mod held;
 mod hold;
 pub mod ledger;
 pub mod manifest;
 mod pace;
+mod retain;
 mod status;
 mod threads;
+mod tidy;
 mod worker;
 mod writing;
 
@@ -28,7 +32,9 @@ pub use event::{Markers, Schedule};
 pub use handle::{ExportOptions, Exporter, ExporterHandle};
 pub use hold::Holder;
 pub use pace::Delivering;
+pub use retain::{Held, WindowHolder};
 pub use status::{Circuit, SinkStatus, Status};
+pub use tidy::Retained;
 pub use worker::SinkOptions;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::dead::DeadLetters;
 use super::handle::Shared;
 use super::pace::{Delivering, Underway};
+use super::tidy::Retained;
 use crate::metrics;
 use crate::sink::Class;
 use crate::types::{Lsn, WindowId};
@@ -56,6 +57,8 @@ pub struct SinkStatus {
     pub circuit: Circuit,
     /// The delivery under way.
     pub delivering: Delivering,
+    /// What it keeps.
+    pub retained: Retained,
 }
 
 /// Whether a sink is tried, by the words of circuit breakers; the numbers are those of the metric.
@@ -103,6 +106,7 @@ pub(super) struct SinkSeat {
     pub(super) live: watch::Sender<SinkLive>,
     pub(super) letters: Arc<Mutex<DeadLetters>>,
     pub(super) underway: Arc<Underway>,
+    pub(super) retained: Arc<Mutex<Retained>>,
 }
 
 impl SinkSeat {
@@ -182,6 +186,7 @@ impl Shared {
             dead_letters: seat.letters.lock().waiting() as u64,
             circuit: live.circuit,
             delivering: seat.underway.now(),
+            retained: seat.retained.lock().clone(),
         }
     }
 

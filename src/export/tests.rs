@@ -71,11 +71,14 @@ fn rig(disk: &FaultDisk, bson: Bson) -> Option<Rig> {
 }
 
 fn rig_with(disk: &FaultDisk, bson: Bson, durability: Durability) -> Option<Rig> {
+    rig_of(disk, options(bson), durability)
+}
+
+fn rig_of(disk: &FaultDisk, options: ExportOptions, durability: Durability) -> Option<Rig> {
     let clock = Clock::manual(1_764_015_525_123);
     let (log, _opened) = open_log(disk, &clock, durability)?;
     let log = Arc::new(log);
-    let (shared, cutting, mut workers) =
-        assemble(options(bson), Arc::clone(&log), Arc::new(disk.clone()), clock).ok()?;
+    let (shared, cutting, mut workers) = assemble(options, Arc::clone(&log), Arc::new(disk.clone()), clock).ok()?;
     Some(Rig { log, shared, cutting, worker: workers.pop()?, now_ms: 0 })
 }
 
@@ -330,6 +333,69 @@ fn a_log_shorter_than_its_windows_is_noticed() {
     if let Some((log, _)) = open_log(&lost, &clock, Durability::Always) {
         let result = assemble(options(Bson::WhereNeeded), Arc::new(log), Arc::new(lost), clock);
         assert!(matches!(result, Err(ExportError::Shortened { .. })));
+    }
+}
+
+/// A sink that keeps as little as it can.
+fn frugal(disk: &FaultDisk) -> Option<Rig> {
+    let mut options = options(Bson::WhereNeeded);
+    options.sinks[0].config.keep_bytes = 1;
+    rig_of(disk, options, Durability::Always)
+}
+
+/// The windows of the folder, by name.
+fn there(disk: &FaultDisk) -> Vec<String> {
+    let names = disk.list(Path::new(EXPORT)).unwrap_or_default();
+    names.into_iter().filter(|name| name.starts_with("window-")).collect()
+}
+
+#[test]
+fn a_window_goes_when_who_reads_it_is_done() {
+    let disk = FaultDisk::new();
+    let mut rig = frugal(&disk).expect("open");
+    let reach = |_: &str| Some(consumers::Reach { first: WindowId(1), last: WindowId(2) });
+    let wish = |done| consumers::Wish { mark: Some(consumers::Mark::Done(WindowId(done))), ..Default::default() };
+    rig.shared
+        .consumers
+        .set("books", wish(0), |_| Some(consumers::Reach { first: WindowId(1), last: WindowId(0) }), 0)
+        .expect("set");
+    for n in 0..3 {
+        assert!(rig.append(batch(n * 4, 4)));
+    }
+    assert!(rig.run_out());
+    assert_eq!(there(&disk).len(), 3);
+    let held = rig.shared.status().sinks[0].retained.held.clone().expect("held");
+    assert_eq!((held.first, held.windows, held.too_large), (WindowId(1), 2, true));
+    assert_eq!(held.by, [WindowHolder::Consumer { name: "books".into(), done: WindowId(0) }]);
+    rig.shared.consumers.set("books", wish(1), reach, 0).expect("set");
+    assert!(rig.run_out());
+    assert_eq!(there(&disk), ["window-0000000002", "window-0000000003"]);
+    rig.shared.consumers.forget("books").expect("forget");
+    assert!(rig.run_out());
+    assert_eq!(there(&disk), ["window-0000000003"]);
+    let kept = rig.shared.status().sinks[0].retained.clone();
+    assert_eq!((kept.first, kept.windows, kept.held), (WindowId(3), 1, None));
+}
+
+#[test]
+fn retention_goes_on_after_a_cut_at_every_sync() {
+    for stop in 1.. {
+        let disk = FaultDisk::new();
+        disk.stop_at(stop);
+        let written = frugal(&disk).is_some_and(|mut rig| (0..3).all(|n| rig.append(batch(n * 4, 4)) && rig.run_out()));
+        for seed in 0..4 {
+            let what = format!("stop {stop} seed {seed}");
+            let after = disk.crash(seed);
+            let mut rig = frugal(&after).expect("opens after a crash");
+            assert!(rig.append(batch(100, 4)) && rig.run_out(), "{what}");
+            let last = rig.shared.windows.last().0;
+            assert_eq!(there(&after), [format!("window-{last:010}")], "{what}");
+            let (lines, _) = exported(&after);
+            assert!(!lines.is_empty() && rig.lines(Bson::WhereNeeded).ends_with(&lines), "{what}");
+        }
+        if written {
+            return;
+        }
     }
 }
 

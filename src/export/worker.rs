@@ -4,11 +4,13 @@
 //! A step that fails leaves nothing that the next one could not do again.
 
 use super::checkpoint::{self, Checkpoint};
+use super::consumers::Consumers;
 use super::dead::{Amendment, DeadLetters, Missing, Refusal, Stage};
 use super::error::ExportError;
 use super::ledger::{Window, Windows};
 use super::manifest::{Counts, Delivered, Events, FileEntry, FormEntry, Manifest, SelectionEntry};
 use super::pace::{Pace, Underway};
+use super::tidy::{Retained, Tidied, Tidy};
 use super::writing::{Stop, Writing};
 use crate::changelog::{Changelog, LogError};
 use crate::config::{Envelope, Format, SinkConfig, Start};
@@ -32,6 +34,7 @@ pub(super) struct Sources {
     pub(super) log: Arc<Changelog>,
     pub(super) log_id: LogId,
     pub(super) windows: Arc<Windows>,
+    pub(super) consumers: Arc<Consumers>,
     /// `DATA/checkpoints`.
     pub(super) checkpoints: PathBuf,
     /// `DATA/dead`.
@@ -52,7 +55,7 @@ pub struct SinkOptions {
 pub(super) enum Progress {
     /// A window is at the sink.
     Delivered,
-    /// A record was refused: the window is to be delivered without it.
+    /// There is more to do at once: a record was refused, and its window is to be delivered without it; or a window was removed.
     Again,
     /// There is none to deliver.
     Nothing,
@@ -72,6 +75,7 @@ pub(super) struct Worker {
     letters: Arc<Mutex<DeadLetters>>,
     pace: Pace,
     underway: Arc<Underway>,
+    tidy: Tidy,
     /// At the end of the last window delivered.
     state: LogState,
     stop: Stop,
@@ -121,8 +125,10 @@ impl Worker {
         let letters = DeadLetters::open(Arc::clone(&sources.disk), &sources.dead, options.name, sources.log_id)?;
         let (form, letters) = (Form::of(&options.config), Arc::new(Mutex::new(letters)));
         let (enrichment, pace) = (Enrichment::default(), Pace::new(options.config.bytes_per_second));
-        let (underway, stop) = (Arc::default(), Stop(stop));
-        Ok(Self { sources, options, form, enrichment, sink: None, position, letters, pace, underway, state, stop })
+        let (consumers, windows) = (Arc::clone(&sources.consumers), Arc::clone(&sources.windows));
+        let tidy = Tidy::new(options.name, &options.config, consumers, windows);
+        let (sink, underway, stop) = (None, Arc::default(), Stop(stop));
+        Ok(Self { sources, options, form, enrichment, sink, position, letters, pace, underway, tidy, state, stop })
     }
 
     pub(super) fn position(&self) -> Option<Checkpoint> {
@@ -139,6 +145,10 @@ impl Worker {
 
     pub(super) fn underway(&self) -> Arc<Underway> {
         Arc::clone(&self.underway)
+    }
+
+    pub(super) fn retained(&self) -> Arc<Mutex<Retained>> {
+        self.tidy.live()
     }
 
     /// Delivers the next closed window, or an amendment that was asked for, if there is one. After an error the sink is opened
@@ -170,9 +180,14 @@ impl Worker {
             return Ok(Progress::Stopped);
         }
         let mut sink = self.opened()?;
+        let delivered = self.position.map_or(WindowId::ZERO, |p| p.window);
+        let tidied = self.tidy.step(&mut *sink, &self.letters, delivered, now_ms);
+        if tidied == Tidied::Broken {
+            return Ok(Progress::Again);
+        }
         let Some(job) = self.job()? else {
             self.sink = Some(sink);
-            return Ok(Progress::Nothing);
+            return Ok(if tidied == Tidied::Removed { Progress::Again } else { Progress::Nothing });
         };
         let begun = Instant::now();
         let Some(written) = self.write(&mut *sink, &job, now_ms)? else { return Ok(Progress::Stopped) };
@@ -204,6 +219,7 @@ impl Worker {
         let (name, log, disk) = (self.options.name, self.sources.log_id, Arc::clone(&self.sources.disk));
         let mut sink = sink::build(Setting { name, log, disk }, &self.options.config)?;
         sink.open(known)?;
+        self.tidy.opened(&mut *sink);
         Ok(sink)
     }
 
@@ -323,6 +339,7 @@ impl Worker {
         let seen = self.seen(&state);
         let manifest = Manifest::new(self.sources.log_id, window, &seen, content, delivered).to_bytes()?;
         sink.finish(&files, &manifest)?;
+        self.tidy.delivered(window.id, length(&files, &manifest), false);
         let sha = Digest::of(&manifest);
         if lacking {
             self.letters.lock().delivered(window.id, 0, sha)?;
@@ -337,7 +354,7 @@ impl Worker {
 
     /// Ends an amendment. Its manifest names the window and hangs on that window's, so that the windows' own chain stands.
     fn amend(
-        &self,
+        &mut self,
         sink: &mut dyn Sink,
         window: &Window,
         amendment: &Amendment,
@@ -347,6 +364,7 @@ impl Worker {
         let nothing = LogState::default();
         let manifest = Manifest::new(self.sources.log_id, window, &nothing, content, delivered).to_bytes()?;
         sink.finish(&files, &manifest)?;
+        self.tidy.delivered(window.id, length(&files, &manifest), true);
         let mut letters = self.letters.lock();
         letters.delivered(window.id, amendment.number, Digest::of(&manifest))?;
         metrics::DEAD_LETTERS.set_for(self.options.name, letters.waiting() as u64);
@@ -440,6 +458,11 @@ fn gone(sources: &Sources, closed: WindowId) -> Result<WindowId, ExportError> {
         }
     }
     Ok(gone)
+}
+
+/// Bytes that it takes at the sink.
+fn length(files: &[SealedFile], manifest: &[u8]) -> u64 {
+    files.iter().map(|file| file.bytes).sum::<u64>() + manifest.len() as u64
 }
 
 fn sum(written: &Written, of: impl Fn(&SealedFile) -> u64) -> u64 {

@@ -14,14 +14,18 @@
 
 mod audit;
 mod cell;
+mod consumers;
 mod namespaces;
 mod render;
+mod retention;
 mod sink;
 mod table;
 
 pub use audit::*;
 pub use cell::{Counter, Def, Family, Gauge, Held, Histogram, Unit};
+pub use consumers::{CONSUMERS, ConsumerLag, ConsumerLags};
 pub use namespaces::{COMPARISONS, Comparisons, LastComparison};
 pub use render::{reference_page, render};
+pub use retention::*;
 pub use sink::sink_name;
 pub use table::*;

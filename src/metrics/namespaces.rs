@@ -42,7 +42,7 @@ pub struct Comparisons(Mutex<BTreeMap<String, LastComparison>>);
 pub static COMPARISONS: Comparisons = Comparisons(Mutex::new(BTreeMap::new()));
 
 /// Name, unit and help of each family; all are gauges with the label `namespace`.
-type Row = (&'static str, &'static str, &'static str);
+pub(super) type Row = (&'static str, &'static str, &'static str);
 
 const INFO: Row = (
     "tidelog_reconciled_info",
@@ -124,11 +124,11 @@ impl Comparisons {
     }
 }
 
-fn head(out: &mut String, (name, _, help): Row) {
+pub(super) fn head(out: &mut String, (name, _, help): Row) {
     put(out, format_args!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
 }
 
-fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing into a String cannot fail.
     let _always_ok = out.write_fmt(text);
 }

@@ -1,6 +1,6 @@
 //! The table as text: for Prometheus (exposition format 0.0.4) and as the reference page for people.
 
-use super::{COMPARISONS, Comparisons, Family, Histogram, TABLE, Unit};
+use super::{COMPARISONS, CONSUMERS, Comparisons, ConsumerLags, Family, Histogram, TABLE, Unit};
 use std::fmt::Write as _;
 
 /// All metrics in the Prometheus text format, version 0.0.4.
@@ -32,6 +32,7 @@ pub fn render() -> String {
         }
     }
     COMPARISONS.render(&mut out);
+    CONSUMERS.render(&mut out);
     line(&mut out, format_args!("# HELP tidelog_build_info The version of the program, always 1."));
     line(&mut out, format_args!("# TYPE tidelog_build_info gauge"));
     line(&mut out, format_args!("tidelog_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
@@ -82,7 +83,7 @@ pub fn reference_page() -> String {
     let mut out = String::from(
         "# Metrics\n\nServed at `/metrics` of the admin address, in the Prometheus text format. This page is printed by \
          `tidelog docs metrics`;\na test compares it with the table in the code. A label has a closed set of values: what is \
-         none of them is counted under the last.\nOnly `namespace` is open: it names the namespaces that were last compared, at most 200.\n\n| name | kind | unit | label | what it says |\n|---|---|---|---|---|\n",
+         none of them is counted under the last.\nOnly `namespace` and `consumer` are open: the namespaces that were last compared, at most 200; the consumers, at most 256.\n\n| name | kind | unit | label | what it says |\n|---|---|---|---|---|\n",
     );
     for family in TABLE {
         let def = family.def();
@@ -95,6 +96,7 @@ pub fn reference_page() -> String {
         line(&mut out, format_args!("| `{name}` | {kind} | {unit} | {label} | {help} |"));
     }
     Comparisons::reference(&mut out);
+    ConsumerLags::reference(&mut out);
     line(
         &mut out,
         format_args!("| `tidelog_build_info` | gauge | count | `version` | The version of the program, always 1. |"),

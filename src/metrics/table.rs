@@ -4,6 +4,7 @@
 use super::Family::{Counter as C, Gauge as G, Histogram as H};
 use super::Unit::{Bytes, Count, Flag, Lsn, Seconds, State};
 use super::audit;
+use super::retention;
 use super::{Counter, Family, Gauge, Histogram};
 
 /// Bounds for times: 50 µs to 30 s, in microseconds.
@@ -442,6 +443,9 @@ pub const TABLE: &[Family] = &[
     G(&SINK_FAILING),
     G(&SINK_CIRCUIT),
     G(&SINK_FAILURES),
+    C(&retention::WINDOWS_REMOVED),
+    G(&retention::WINDOWS_HELD),
+    G(&retention::KEPT_BYTES),
     // process
     G(&READY),
     G(&STARTED_SECONDS),
@@ -455,7 +459,7 @@ mod tests {
 
     #[test]
     fn each_static_stands_in_the_table_once() {
-        let source = [include_str!("table.rs"), include_str!("audit.rs")].concat();
+        let source = [include_str!("table.rs"), include_str!("audit.rs"), include_str!("retention.rs")].concat();
         let statics = source.lines().filter(|l| l.starts_with("pub static ")).count();
         let names: BTreeSet<_> = TABLE.iter().map(|f| f.def().name).collect();
         assert_eq!((statics, TABLE.len()), (names.len(), names.len()));

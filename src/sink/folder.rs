@@ -8,13 +8,15 @@
 //! 4. The files get their names, the folder is synced; then the manifest the same way. Without it the window does not exist.
 //! 5. The manifest is read back and compared, and the lengths of the files. `_latest.json` is replaced.
 //!
+//! How a window goes again: see [`Shelf`].
+//!
 //! `tidelog.json` at the top says whose folder this is, so that an empty mount point or another log's folder is noticed
 //! before anything is written.
 
-use super::latest::{self, LATEST};
+use super::latest::{LATEST, Latest};
 use super::staging::Staging;
 use super::staging::TEMPORARY;
-use super::{Chunk, Opening, Position, SealedFile, Sink, SinkError};
+use super::{Chunk, Opening, Position, SealedFile, Shelf, Sink, SinkError};
 use crate::disk::Disk;
 use crate::types::{Digest, LogId, WindowId};
 use sha2::{Digest as _, Sha256};
@@ -23,6 +25,7 @@ use std::sync::Arc;
 
 const MARK: &str = "tidelog.json";
 const MANIFEST: &str = "manifest.json";
+const AMENDMENT: &str = ".amendment-";
 
 /// An export folder.
 #[derive(Debug)]
@@ -35,16 +38,20 @@ pub struct Folder {
     begun: PathBuf,
     amendment: u32,
     staged: Vec<Staging>,
+    /// The first window that is there.
+    first: Option<WindowId>,
 }
 
 impl Sink for Folder {
     fn open(&mut self, known: Position) -> Result<(), SinkError> {
         self.staged.clear();
         self.mark(known)?;
-        for window in self.windows()? {
-            self.look(window, known)?;
+        let windows = self.windows()?;
+        for window in &windows {
+            self.look(*window, known)?;
         }
-        Ok(())
+        self.first = self.first_of(&windows)?;
+        self.clear()
     }
 
     /// What stands there without a manifest is removed: it is no window.
@@ -90,6 +97,10 @@ impl Sink for Folder {
         // An amendment is about the past: the newest window stays the newest.
         if self.amendment == 0 { self.point(manifest) } else { Ok(()) }
     }
+
+    fn shelf(&mut self) -> Option<&mut dyn Shelf> {
+        Some(self)
+    }
 }
 
 impl Folder {
@@ -103,6 +114,7 @@ impl Folder {
             begun: PathBuf::new(),
             amendment: 0,
             staged: Vec::new(),
+            first: None,
         }
     }
 
@@ -118,12 +130,20 @@ impl Folder {
     }
 
     /// Lets `_latest.json` name this window, unless it names a later one.
-    fn point(&self, manifest: &[u8]) -> Result<(), SinkError> {
-        let path = self.dir.join(LATEST);
-        if self.disk.exists(&path)? && latest::is_ahead(&self.disk.read(&path)?, self.log, self.window) {
-            return Ok(());
+    fn point(&mut self, manifest: &[u8]) -> Result<(), SinkError> {
+        let first = self.first.map_or(self.window, |first| first.min(self.window));
+        let latest = Latest::new(self.window, first, manifest).after(self.latest()?);
+        if let Some(latest) = latest {
+            self.disk.replace(&self.dir.join(LATEST), latest.text(self.log).as_bytes())?;
         }
-        Ok(self.disk.replace(&path, latest::text(self.log, self.window, manifest).as_bytes())?)
+        self.first = Some(first);
+        Ok(())
+    }
+
+    /// What `_latest.json` says.
+    fn latest(&self) -> Result<Option<Latest>, SinkError> {
+        let path = self.dir.join(LATEST);
+        Ok(if self.disk.exists(&path)? { Latest::read(&self.disk.read(&path)?, self.log) } else { None })
     }
 
     /// A window that has a manifest must be the one that is about to be delivered.
@@ -217,5 +237,12 @@ impl Folder {
     }
 }
 
+/// The window that a folder is of, or an amendment of.
+fn number_of(name: &str) -> Option<WindowId> {
+    let number = name.strip_prefix("window-")?;
+    number.split(AMENDMENT).next().unwrap_or(number).parse().ok().map(WindowId)
+}
+
+mod shelf;
 #[cfg(test)]
 mod tests;

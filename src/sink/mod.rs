@@ -18,6 +18,7 @@ mod latest;
 mod object;
 #[cfg(any(feature = "object", feature = "webhook"))]
 mod options;
+mod shelf;
 mod staging;
 #[cfg(feature = "webhook")]
 mod webhook;
@@ -28,6 +29,7 @@ pub use folder::Folder;
 pub use kafka::Kafka;
 #[cfg(feature = "object")]
 pub use object::Object;
+pub use shelf::{Shelf, Shelved};
 #[cfg(feature = "webhook")]
 pub use webhook::Webhook;
 
@@ -139,6 +141,11 @@ pub trait Sink: Debug + Send {
     /// Whether it needs to know where the records are in the bytes.
     fn by_record(&self) -> bool {
         false
+    }
+
+    /// Its windows, if they can be taken away again; `None`: the place keeps them by rules of its own.
+    fn shelf(&mut self) -> Option<&mut dyn Shelf> {
+        None
     }
 }
 

@@ -10,16 +10,19 @@
 //!    byte (the answer to an earlier try was lost), otherwise the sink stops. Without a manifest the window does not exist.
 //! 4. The manifest is read back and compared. `_latest.json` is replaced.
 //!
+//! How a window goes again: see [`Shelf`].
+//!
 //! Does not: find parts that a killed process left behind in the store (the crate cannot list them; a rule of the bucket ends
 //! them, see `deploy/docs/sinks-object.md`).
 
 mod place;
 mod remote;
+mod shelf;
 mod trouble;
 mod upload;
 
-use super::latest::{self, LATEST};
-use super::{Chunk, Opening, Position, SealedFile, Setting, Sink, SinkError};
+use super::latest::{LATEST, Latest};
+use super::{Chunk, Opening, Position, SealedFile, Setting, Shelf, Sink, SinkError};
 use crate::config::SinkConfig;
 use crate::types::{Digest, LogId, WindowId};
 use object_store::ObjectMeta;
@@ -42,6 +45,8 @@ pub struct Object {
     uploads: Uploads,
     /// The window's manifest is there already: all is compared, nothing written.
     there: bool,
+    /// The first window that is there.
+    first: Option<WindowId>,
 }
 
 impl Sink for Object {
@@ -54,10 +59,11 @@ impl Sink for Object {
                 return Err(SinkError::Conflict { window, path: self.remote.shown(&path) });
             }
         }
-        match self.remote.first_from(known.closed.next(), true)? {
-            Some(window) => Err(SinkError::Ahead { window, closed: known.closed }),
-            None => Ok(()),
+        if let Some(window) = self.remote.first_from(known.closed.next(), true)? {
+            return Err(SinkError::Ahead { window, closed: known.closed });
         }
+        self.first = self.find_first()?;
+        Ok(())
     }
 
     fn begin(&mut self, opening: &Opening) -> Result<(), SinkError> {
@@ -104,6 +110,10 @@ impl Sink for Object {
         // An amendment is about the past: the newest window stays the newest.
         if self.amendment == 0 { self.point(manifest) } else { Ok(()) }
     }
+
+    fn shelf(&mut self) -> Option<&mut dyn Shelf> {
+        Some(self)
+    }
 }
 
 impl Object {
@@ -114,7 +124,16 @@ impl Object {
     pub fn new(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
         let remote = Remote::new(at, config)?;
         let (window, uploads) = (WindowId::ZERO, Uploads::default());
-        Ok(Self { log: at.log, remote, window, folder: String::new(), amendment: 0, uploads, there: false })
+        Ok(Self {
+            log: at.log,
+            remote,
+            window,
+            folder: String::new(),
+            amendment: 0,
+            uploads,
+            there: false,
+            first: None,
+        })
     }
 
     fn path(&self, name: &str) -> Path {
@@ -176,15 +195,20 @@ impl Object {
         Ok(())
     }
 
-    fn point(&self, manifest: &[u8]) -> Result<(), SinkError> {
-        let path = self.remote.path(LATEST);
-        if self.there
-            && let Some(found) = self.remote.get(&path)?
-            && latest::is_ahead(&found, self.log, self.window)
-        {
-            return Ok(());
+    fn point(&mut self, manifest: &[u8]) -> Result<(), SinkError> {
+        let first = self.first.map_or(self.window, |first| first.min(self.window));
+        let found = if self.there { self.latest()? } else { None };
+        if let Some(latest) = Latest::new(self.window, first, manifest).after(found) {
+            self.remote.put(&self.remote.path(LATEST), latest.text(self.log).into_bytes())?;
         }
-        self.remote.put(&path, latest::text(self.log, self.window, manifest).into_bytes())
+        self.first = Some(first);
+        Ok(())
+    }
+
+    /// What `_latest.json` says.
+    fn latest(&self) -> Result<Option<Latest>, SinkError> {
+        let found = self.remote.get(&self.remote.path(LATEST))?;
+        Ok(found.and_then(|found| Latest::read(&found, self.log)))
     }
 }
 

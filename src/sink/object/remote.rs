@@ -139,6 +139,26 @@ impl Remote {
         self.run(&format!("list {prefix}"), self.store.list(Some(&prefix)).try_collect())
     }
 
+    /// Tells every object of the windows from `from` on: its window, whether it is that window's own manifest, its length.
+    pub(super) fn each_from(&self, from: WindowId, mut tell: impl FnMut(WindowId, bool, u64)) -> Result<(), SinkError> {
+        let offset = self.path(&super::folder_name(from));
+        let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
+        let mut found = self.store.list_with_offset(prefix, &offset);
+        let what = format!("list {}", self.prefix);
+        while let Some(object) = self.run(&what, found.try_next())? {
+            let mut parts = object.location.parts().rev();
+            let (name, folder) = (parts.next(), parts.next());
+            let Some(folder) = folder.as_ref().and_then(|folder| folder.as_ref().strip_prefix("window-")) else {
+                continue;
+            };
+            let (number, amendment) = folder.split_once(".amendment-").unzip();
+            let Ok(number) = number.unwrap_or(folder).parse() else { continue };
+            let is_manifest = amendment.is_none() && name.is_some_and(|n| n.as_ref() == super::MANIFEST);
+            tell(WindowId(number), is_manifest, object.size);
+        }
+        Ok(())
+    }
+
     /// The first window from `from` on that has an object, or with `complete` a manifest. Asks the store for names after it only
     /// (Azure has no such question: there the names of the whole prefix go over the wire).
     pub(super) fn first_from(&self, from: WindowId, complete: bool) -> Result<Option<WindowId>, SinkError> {

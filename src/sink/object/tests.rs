@@ -183,3 +183,52 @@ fn credentials_are_not_shown() {
     let shown = format!("{:?}", Object::new(&at, &config).unwrap());
     assert!(!shown.contains("SECRET"), "{shown}");
 }
+
+fn amend(sink: &mut Object, id: u64, number: u32) {
+    sink.begin(&Opening { window: WindowId(id), amendment: number, files: vec!["records.jsonl".into()] }).unwrap();
+    sink.write(0, Chunk { bytes: b"late\n", rows: &[] }).unwrap();
+    sink.seal().unwrap();
+    let sealed = SealedFile { name: "records.jsonl".into(), bytes: 5, records: 1, sha256: Digest::of(b"late\n") };
+    sink.finish(&[sealed], b"amended").unwrap();
+}
+
+fn left(lab: &Lab) -> Vec<String> {
+    let files = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let windows = files(lab.at("")).filter(|name| name.starts_with("window-"));
+    let mut all: Vec<_> = windows.flat_map(|w| files(lab.at(&w)).map(move |file| format!("{w}/{file}"))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn the_first_window_goes_and_a_removal_that_was_cut_is_ended() {
+    let lab = Lab::new();
+    let mut sink = lab.open(NOTHING).unwrap();
+    for id in 1..=3 {
+        deliver(&mut sink, id, format!("{id}\n").as_bytes()).unwrap();
+    }
+    amend(&mut sink, 1, 1);
+    amend(&mut sink, 1, 2);
+    let sizes: Vec<_> = sink.survey().unwrap().iter().map(|s| (s.window.0, s.bytes)).collect();
+    assert_eq!(sizes, [(1, 68 + 2 * 12), (2, 68), (3, 68)]);
+    assert!(sink.remove_first(WindowId(2)).is_err(), "not the first");
+    let files = ["window-0000000001", "window-0000000001.amendment-0001", "window-0000000001.amendment-0002"];
+    let kept: Vec<_> = files.iter().map(|name| (name, fs::read(lab.at(name).join("records.jsonl")).unwrap())).collect();
+    sink.remove_first(WindowId(1)).unwrap();
+    assert_eq!((lab.latest()["first_window"].as_u64(), left(&lab).len()), (Some(2), 4));
+    // As if it had been cut before the files went, and before the last amendment went.
+    for gone in [0, 1] {
+        for (name, content) in kept.iter().skip(gone) {
+            fs::create_dir_all(lab.at(name)).unwrap();
+            fs::write(lab.at(name).join("records.jsonl"), content).unwrap();
+        }
+        let mut sink = lab.open(NOTHING).unwrap();
+        assert_eq!(Shelf::first(&sink), Some(WindowId(2)));
+        assert_eq!(sink.survey().unwrap().len(), 2);
+        assert_eq!(left(&lab).len(), 4, "something is left");
+    }
+    sink.remove_first(WindowId(2)).unwrap();
+    assert!(sink.remove_first(WindowId(3)).is_err(), "the newest stays");
+    fs::remove_file(lab.at(LATEST)).unwrap();
+    assert_eq!(Shelf::first(&lab.open(NOTHING).unwrap()), Some(WindowId(3)), "found without _latest.json");
+}
