@@ -209,6 +209,8 @@ pub struct WindowsConfig {
 pub struct ExportConfig {
     /// The folder that gets a folder per window; empty: none.
     pub dir: PathBuf,
+    /// Each window has files of its entities' last changes too.
+    pub latest: bool,
 }
 
 /// Health, metrics, control.
@@ -345,7 +347,7 @@ impl Default for WindowsConfig {
 
 impl Default for ExportConfig {
     fn default() -> Self {
-        Self { dir: "/var/lib/tidelog/export".into() }
+        Self { dir: "/var/lib/tidelog/export".into(), latest: false }
     }
 }
 

@@ -90,6 +90,7 @@ pub const SETTINGS: &[Setting] = &[
     row("windows.time_zone", Text, "", "The time zone of `windows.schedule`, by its IANA name, as `Europe/Berlin`."),
     row("windows.settle_ms", Number(0, DAY_MS), "", "A record younger than this is in no window, so that no window holds a change that a crash of the store takes back. At least five times the store's journal interval (100 ms)."),
     row("export.dir", OptionalPath, "--export", "The folder that gets one folder per closed window: the sink `folder`. Empty: none, only those of `[sinks.NAME]`."),
+    row("export.latest", Flag, "", "Beside its history each window there has the file `latest.jsonl`: the last change of each document that it changed, and drops and renames."),
     row("admin.listen", Address, "--admin", "Where health, metrics and control are served. There is no authentication."),
     row("admin.allow_remote", Flag, "", "Allows `admin.listen` to be an address that other machines reach."),
     row("limits.connections", Number(1, 1_000_000), "", "Client connections at the same time; each has one connection to the node. Past it, new ones are closed at once."),

@@ -142,8 +142,9 @@ pub(super) fn assemble(
     let ledger = Ledger::open(&*disk, &options.data.join("windows"), log_id)?;
     let (windows, stop) = (ledger.windows(), Arc::new(AtomicBool::new(false)));
     let checkpoints = options.data.join("checkpoints");
-    let dead = options.data.join("dead");
-    let sources = Sources { disk, log: Arc::clone(&log), log_id, windows: Arc::clone(&windows), checkpoints, dead };
+    let (dead, tmp) = (options.data.join("dead"), options.data.join("tmp"));
+    let (for_sinks, of_sinks) = (Arc::clone(&log), Arc::clone(&windows));
+    let sources = Sources { disk, log: for_sinks, log_id, windows: of_sinks, checkpoints, dead, tmp };
     let (mut workers, mut sinks) = (Vec::new(), Vec::new());
     for sink in options.sinks {
         let worker = Worker::new(sources.clone(), sink, Arc::clone(&stop))?;

@@ -15,6 +15,7 @@ mod event;
 mod handle;
 pub mod ledger;
 pub mod manifest;
+mod newest;
 mod status;
 mod threads;
 mod worker;

@@ -7,9 +7,10 @@ use super::checkpoint::{self, Checkpoint};
 use super::dead::{Amendment, DeadLetters, Missing, Refusal, Stage};
 use super::error::ExportError;
 use super::ledger::{Window, Windows};
+use super::newest::Newest;
 use super::manifest::{Counts, Delivered, Events, FileEntry, FormEntry, Manifest, SelectionEntry};
 use super::writing::{Stop, Writing};
-use crate::changelog::Changelog;
+use crate::changelog::{Changelog, Reader};
 use crate::config::{Envelope, Format, SinkConfig, Start};
 use crate::disk::Disk;
 use crate::enrich::Enrichment;
@@ -24,6 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+/// While nothing is written, a wish to stop is looked for after so many records.
+const STOP_RECORDS: u64 = 4096;
+
 /// What a worker reads from and writes to.
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
@@ -35,6 +39,8 @@ pub(super) struct Sources {
     pub(super) checkpoints: PathBuf,
     /// `DATA/dead`.
     pub(super) dead: PathBuf,
+    /// `DATA/tmp`.
+    pub(super) tmp: PathBuf,
 }
 
 /// A sink's name, which is its metric label and the name of its checkpoint, and its settings.
@@ -82,8 +88,10 @@ struct Job {
 }
 
 impl Job {
-    fn opening(&self, form: Form) -> Opening {
-        let files = (0..form.parts).map(|part| form.file_name(part)).collect();
+    fn opening(&self, form: Form, latest: bool) -> Opening {
+        let history = (0..form.parts).map(|part| form.file_name(part));
+        let latest = (0..form.parts).filter(|_| latest).map(|part| form.latest_name(part));
+        let files = history.chain(latest).collect();
         let amendment = self.amendment.as_ref().map_or(0, |a| a.number);
         Opening { window: self.window.id, amendment, files }
     }
@@ -92,6 +100,7 @@ impl Job {
 /// What was written of it.
 struct Written {
     content: (Counts, Events),
+    /// The history's parts, then those of the last changes.
     files: Vec<SealedFile>,
     missing: Vec<Missing>,
 }
@@ -171,7 +180,7 @@ impl Worker {
             // Some were refused again, and wait again: what is left of the amendment is begun anew.
             return Ok(Progress::Again);
         }
-        let (records, bytes) = (sum(&written, |f| f.records), sum(&written, |f| f.bytes));
+        let (records, bytes) = (sum(self.history(&written), |f| f.records), sum(&written.files, |f| f.bytes));
         match &job.amendment {
             None => self.finish(&mut *sink, &job.window, written)?,
             Some(amendment) => self.amend(&mut *sink, &job.window, amendment, written)?,
@@ -203,13 +212,13 @@ impl Worker {
         let window = &job.window;
         let bson = if window.bson == Bson::Always { Bson::Always } else { self.form.bson };
         let form = Form { bson, ..self.form };
-        let mut writing = Writing::begin(sink, &job.opening(form), form, self.sources.log_id)?;
+        let mut newest = self.newest(job)?;
+        let mut writing = Writing::begin(sink, &job.opening(form, newest.is_some()), form, self.sources.log_id)?;
         let (mut content, mut missing) = ((Counts::default(), Events::new(&self.state)), Vec::new());
         let (dead, mut refusals) = (self.letters.lock().of(window.id), Vec::new());
         let mut reader = self.sources.log.reader(window.first);
         for lsn in window.first.0..=window.last.0 {
-            let record = reader.next()?.filter(|r| r.lsn.0 == lsn);
-            let record = record.ok_or(ExportError::Missing { window: window.id, lsn: Lsn(lsn) })?;
+            let record = next(&mut reader, window.id, lsn)?;
             let wanted = match &job.amendment {
                 Some(amendment) => amendment.records.contains(&lsn),
                 None => self.takes(&record),
@@ -238,12 +247,50 @@ impl Worker {
             }
             content.0.add(&record);
             content.1.add(&record);
+            newest.iter_mut().try_for_each(|newest| newest.add(&record)).map_err(SinkError::from)?;
         }
-        let files = writing.end()?;
+        let Some(files) = self.end(writing, newest, window)? else { return Ok(None) };
         missing.extend(refusals.iter().map(|refusal| refusal.record.clone()));
         missing.sort_by_key(|record| record.lsn);
         self.take_down(window.id, refusals, now_ms)?;
         Ok(Some(Written { content, files, missing }))
+    }
+
+    /// Where the last changes are found out, if the sink gets files of them.
+    fn newest(&self, job: &Job) -> Result<Option<Newest>, ExportError> {
+        if !self.options.config.latest || job.amendment.is_some() {
+            return Ok(None);
+        }
+        let scratch = self.sources.tmp.join(format!("latest-{}", self.options.name));
+        let (disk, window) = (Arc::clone(&self.sources.disk), &job.window);
+        Ok(Some(Newest::begin(disk, scratch, window.first, window.last).map_err(SinkError::from)?))
+    }
+
+    /// Ends all files, those of the last changes after a second pass over the log; `None`: told to stop.
+    fn end(
+        &self,
+        mut writing: Writing<'_>,
+        newest: Option<Newest>,
+        window: &Window,
+    ) -> Result<Option<Vec<SealedFile>>, ExportError> {
+        let Some(newest) = newest else { return writing.end().map(Some) };
+        let mut chosen = newest.settle().map_err(SinkError::from)?;
+        writing.turn()?;
+        let mut reader = self.sources.log.reader(window.first);
+        for lsn in window.first.0..=window.last.0 {
+            let record = next(&mut reader, window.id, lsn)?;
+            let wanted = self.takes(&record) && chosen.takes(&record);
+            if wanted && !writing.take(&self.enrichment.apply(record), &self.stop)?
+                || lsn % STOP_RECORDS == 0 && self.stop.wished()
+            {
+                return Ok(None);
+            }
+        }
+        writing.end().map(Some)
+    }
+
+    fn history<'w>(&self, written: &'w Written) -> &'w [SealedFile] {
+        written.files.get(..self.form.parts as usize).unwrap_or(&written.files)
     }
 
     fn too_large(&self, record: &Record) -> Option<Refusal> {
@@ -343,16 +390,18 @@ impl Worker {
         amendment: Option<u32>,
         previous: Option<String>,
     ) -> (Vec<SealedFile>, (Counts, Events), Delivered) {
-        let entry = |file: &SealedFile| FileEntry {
+        let history = self.history(&written).len();
+        let entry = |(number, file): (usize, &SealedFile)| FileEntry {
             name: file.name.clone(),
             bytes: file.bytes,
             records: file.records,
             sha256: file.sha256.to_string(),
+            role: (number >= history).then_some("latest"),
         };
         let delivered = Delivered {
             form: self.form_entry(),
             selection: self.selection_entry(),
-            files: written.files.iter().map(entry).collect(),
+            files: written.files.iter().enumerate().map(entry).collect(),
             missing: written.missing,
             amendment,
             previous,
@@ -404,6 +453,12 @@ fn begin(sources: &Sources, options: &SinkOptions, closed: WindowId) -> Result<O
     Ok(Some(at))
 }
 
-fn sum(written: &Written, of: impl Fn(&SealedFile) -> u64) -> u64 {
-    written.files.iter().map(of).sum()
+fn sum(files: &[SealedFile], of: impl Fn(&SealedFile) -> u64) -> u64 {
+    files.iter().map(of).sum()
+}
+
+/// The record that must come next.
+fn next(reader: &mut Reader, window: WindowId, lsn: u64) -> Result<Record, ExportError> {
+    let record = reader.next()?.filter(|r| r.lsn.0 == lsn);
+    record.ok_or(ExportError::Missing { window, lsn: Lsn(lsn) })
 }
