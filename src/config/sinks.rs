@@ -249,11 +249,13 @@ fn check_topics(sink: &SinkConfig, wrong: &mut impl FnMut(&str, String)) {
 /// Latest files are files, and a consumer of them needs the drops and renames.
 fn check_latest(sink: &SinkConfig, kind: &str, wrong: &mut impl FnMut(&str, String)) {
     if sink.latest && !matches!(sink.kind, SinkKind::Folder | SinkKind::Object) {
-        let message = format!("found true; a sink of type \"{kind}\" has no files of its own, \"folder\" and \"object\" have");
+        let message =
+            format!("found true; a sink of type \"{kind}\" has no files of its own, \"folder\" and \"object\" have");
         wrong("latest", message);
     }
     if sink.latest && sink.envelope == Envelope::Debezium {
-        let message = "found true with `envelope = \"debezium\"`, which tells no drops and renames; expected \"tidelog\"";
+        let message =
+            "found true with `envelope = \"debezium\"`, which tells no drops and renames; expected \"tidelog\"";
         wrong("latest", message.into());
     }
 }

@@ -249,8 +249,7 @@ fn parse(bytes: &[u8]) -> Option<Entry> {
 /// Sets the bit of each entity's last change in all runs.
 fn merge(file: &dyn DiskFile, ends: &[u64], bits: &mut Bits) -> io::Result<()> {
     let begins = std::iter::once(0).chain(ends.iter().copied());
-    let mut runs: Vec<_> =
-        begins.zip(ends).map(|(at, end)| Run { file, at, end: *end, ready: Vec::new() }).collect();
+    let mut runs: Vec<_> = begins.zip(ends).map(|(at, end)| Run { file, at, end: *end, ready: Vec::new() }).collect();
     // All runs together hold no more than a full buffer did.
     let most = (ENTRIES / 2 / runs.len().max(1)).clamp(16, PIECE);
     let mut heads = BinaryHeap::new();

@@ -128,9 +128,12 @@ fn least(window: &[Record], few: &[Record]) -> Result<(), TestCaseError> {
         let later = || window.iter().filter(|record| record.lsn.0 > *lsn);
         let end = later().find(|record| cut(record, &change.ns));
         let until = end.map_or(u64::MAX, |record| record.lsn.0);
-        let again = changes(window).into_iter().any(|(c, l)| l > *lsn && l < until && (&c.ns, &c.key) == (&change.ns, &change.key));
+        let again = changes(window)
+            .into_iter()
+            .any(|(c, l)| l > *lsn && l < until && (&c.ns, &c.key) == (&change.ns, &change.key));
         prop_assert!(!again, "lsn {} is not the last", lsn);
-        let moved = |record: &Record| matches!(&record.body, Body::Control(Control::Rename { from, .. }) if *from == change.ns);
+        let moved =
+            |record: &Record| matches!(&record.body, Body::Control(Control::Rename { from, .. }) if *from == change.ns);
         prop_assert!(end.is_none_or(moved), "lsn {} was dropped", lsn);
     }
     Ok(())
