@@ -183,7 +183,7 @@ def test_duckdb_reads_them(run):
         ending = "" if read == "read_parquet" else ", format = 'newline_delimited', union_by_name = true"
         rows = {
             kind: sql.execute(
-                f"select ns, key, max(lsn), count(*), arg_max(after_sha256, lsn) from {read}('{window}/{kind}*'{ending}) where op is not null group by all order by ns, key"
+                f"select ns, key, max(lsn), count(*), arg_max(coalesce(after_sha256, ''), lsn) from {read}('{window}/{kind}*'{ending}) where op is not null group by all order by ns, key"
             ).fetchall()
             for kind in ("records", "latest")
         }
