@@ -102,9 +102,10 @@ async fn start_exporter(
 
 /// The folder of `export.dir`, if there is one, and those of `[sinks.NAME]`.
 fn sinks(config: &Config) -> Vec<SinkOptions> {
-    let ExportConfig { dir, keep_age_ms, keep_bytes, .. } = config.export.clone();
+    let ExportConfig { dir, latest, keep_age_ms, keep_bytes, .. } = config.export.clone();
     let there = !dir.as_os_str().is_empty();
-    let folder = there.then(|| ("folder", SinkConfig { keep_age_ms, keep_bytes, dir, ..SinkConfig::default() }));
+    let folder =
+        there.then(|| ("folder", SinkConfig { latest, keep_age_ms, keep_bytes, dir, ..SinkConfig::default() }));
     let more = config.sinks.iter().map(|(name, sink)| (name.as_str(), sink.clone()));
     folder
         .into_iter()

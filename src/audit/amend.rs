@@ -52,7 +52,7 @@ fn contents(
         Broken::At((file, line), wrong) => at(number, name(file), Some(line))(wrong),
         Broken::Io(error) => Stop::Io(error),
     };
-    let mut merge = Merge::open(audit.disk, dir, &manifest.files).map_err(stop)?;
+    let mut merge = Merge::open(audit.disk, dir, &manifest.files, false).map_err(stop)?;
     while let Some(((file, count), line)) = merge.next().map_err(stop)? {
         let lsn = line.lsn;
         let checked = line.change().and_then(|change| {

@@ -7,10 +7,10 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Place {
-    lsid: String,
-    txn_number: i64,
-    index: u32,
-    count: u32,
+    pub(super) lsid: String,
+    pub(super) txn_number: i64,
+    pub(super) index: u32,
+    pub(super) count: u32,
 }
 
 /// The transaction that is under way, if it lacks some of its changes.

@@ -22,15 +22,18 @@ pub(super) struct Line {
     pub(super) ns: Option<String>,
     #[serde(default, deserialize_with = "there")]
     pub(super) id: Option<Value>,
-    pub(super) id_bson: Option<String>,
+    #[serde(default, deserialize_with = "base64")]
+    pub(super) id_bson: Option<Vec<u8>>,
     pub(super) key: Option<String>,
     pub(super) epoch: Option<u32>,
     pub(super) seq: Option<u64>,
     pub(super) op: Option<String>,
     pub(super) before: Option<Value>,
     pub(super) after: Option<Value>,
-    pub(super) before_bson: Option<String>,
-    pub(super) after_bson: Option<String>,
+    #[serde(default, deserialize_with = "base64")]
+    pub(super) before_bson: Option<Vec<u8>>,
+    #[serde(default, deserialize_with = "base64")]
+    pub(super) after_bson: Option<Vec<u8>>,
     pub(super) before_sha256: Option<String>,
     pub(super) after_sha256: Option<String>,
     pub(super) change_hash: Option<String>,
@@ -39,7 +42,7 @@ pub(super) struct Line {
     #[serde(rename = "retry")]
     _retry: Option<Value>,
     pub(super) txn: Option<Place>,
-    found: Option<String>,
+    pub(super) found: Option<String>,
     #[serde(rename = "origin")]
     _origin: Option<Value>,
     #[serde(rename = "comment")]
@@ -70,11 +73,20 @@ pub(super) struct Line {
     _rbid: Option<u64>,
     #[serde(rename = "unproven")]
     _unproven: Option<u64>,
+    /// SHA-256 of the line (the row) itself, where somebody asked for it.
+    #[serde(skip)]
+    pub(super) print: Option<Sha>,
 }
 
 /// A `null` that is there is a value.
 fn there<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
+}
+
+/// Bytes in base64.
+fn base64<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| STANDARD.decode(text).map_err(|e| serde::de::Error::custom(format!("base64: {e}")))).transpose()
 }
 
 /// A SHA-256.
@@ -113,13 +125,13 @@ impl Line {
             self.before_sha256.as_deref().unwrap_or_default(),
             self.after_sha256.as_deref().unwrap_or_default(),
         );
-        let before_image = image(self.before, self.before_bson.as_deref(), "before")?;
-        let after_image = image(self.after, self.after_bson.as_deref(), "after")?;
+        let before_image = image(self.before, self.before_bson, "before")?;
+        let after_image = image(self.after, self.after_bson, "after")?;
         expect(self.found.is_some() == (op == "observed"), Kind::Op, || format!("{op}, found: {:?}", self.found))?;
         let may_lack = op == "observed" && before_image.is_none();
         let before = hash(before_image.as_deref(), self.before_sha256.as_deref(), "before_sha256", may_lack)?;
         let after = hash(after_image.as_deref(), self.after_sha256.as_deref(), "after_sha256", false)?;
-        let id = id_bytes(need(self.id, "id")?, self.id_bson.as_deref())?;
+        let id = id_bytes(need(self.id, "id")?, self.id_bson)?;
         for bytes in [&before_image, &after_image].into_iter().flatten() {
             let same = first_id(bytes).is_some_and(|found| found == id);
             expect(same, Kind::Id, || "`id` is not the `_id` of the image".into())?;
@@ -133,10 +145,10 @@ impl Line {
 }
 
 /// The BSON bytes of an image.
-fn image(text: Option<Value>, bson: Option<&str>, field: &str) -> Result<Option<Vec<u8>>, Wrong> {
+fn image(text: Option<Value>, bson: Option<Vec<u8>>, field: &str) -> Result<Option<Vec<u8>>, Wrong> {
     let bad = |what: String| Wrong { kind: Kind::LineForm, what: format!("{field}: {what}") };
-    if let Some(base64) = bson {
-        return STANDARD.decode(base64).map(Some).map_err(|e| bad(format!("base64: {e}")));
+    if bson.is_some() {
+        return Ok(bson);
     }
     let Some(text) = text else { return Ok(None) };
     let document = bson::Document::deserialize(text).map_err(|e| bad(format!("Extended JSON: {e}")))?;
@@ -159,10 +171,10 @@ fn hash(image: Option<&[u8]>, told: Option<&str>, field: &str, may_lack: bool) -
 }
 
 /// Type and bytes of the id, as one element named `_id`.
-fn id_bytes(id: Value, bson: Option<&str>) -> Result<Vec<u8>, Wrong> {
+fn id_bytes(id: Value, bson: Option<Vec<u8>>) -> Result<Vec<u8>, Wrong> {
     let bad = |what: String| Wrong { kind: Kind::LineForm, what: format!("id: {what}") };
-    let document = if let Some(base64) = bson {
-        STANDARD.decode(base64).map_err(|e| bad(e.to_string()))?
+    let document = if let Some(bson) = bson {
+        bson
     } else {
         let value: bson::Bson = Deserialize::deserialize(id).map_err(|e: serde_json::Error| bad(e.to_string()))?;
         bson::doc! { "_id": value }.to_vec().map_err(|e| bad(e.to_string()))?

@@ -103,9 +103,21 @@ impl Manifest {
         self.selection.is_none() && self.form.as_ref().is_none_or(|form| form.envelope == "tidelog")
     }
 
-    /// The audit reads what is in the files: lines of our own records.
+    /// The audit reads what is in the files: our own records, as lines or (where this program can) as rows.
     pub(super) fn is_read(&self) -> bool {
-        self.form.as_ref().is_none_or(|form| form.format == "jsonl" && form.envelope == "tidelog")
+        let reads = |format: &str| format == "jsonl" || (cfg!(feature = "parquet") && format == "parquet");
+        self.form.as_ref().is_none_or(|form| form.envelope == "tidelog" && reads(&form.format))
+    }
+
+    /// The files are read from their end, so their bytes are proved before.
+    pub(super) fn is_table(&self) -> bool {
+        self.form.as_ref().is_some_and(|form| form.format == "parquet")
+    }
+
+    /// Of `files` those with all records, and those with the last changes.
+    pub(super) fn parts(&self) -> (&[File], &[File]) {
+        let history = self.files.iter().take_while(|file| file.role.is_none()).count();
+        self.files.split_at_checked(history).unwrap_or_default()
     }
 }
 
@@ -116,6 +128,8 @@ pub(super) struct File {
     pub(super) bytes: u64,
     pub(super) records: u64,
     pub(super) sha256: String,
+    /// `latest`; absent: the history.
+    pub(super) role: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -168,8 +182,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, Wrong> {
         return wrong(Kind::ManifestForm, format!("format {}, this program knows 1", manifest.format));
     }
     let parts = manifest.form.as_ref().map_or(1, |form| form.parts);
-    let files = manifest.files.len();
-    expect(files == parts, Kind::ManifestForm, || format!("{files} files, {parts} parts"))?;
+    let (history, latest) = manifest.parts();
+    let files = (history.len(), latest.len());
+    let fits = files.0 == parts && (files.1 == 0 || files.1 == parts && manifest.amendment.is_none());
+    expect(fits, Kind::ManifestForm, || format!("{} files and {} of last changes, {parts} parts", files.0, files.1))?;
+    let role = latest.iter().find(|file| file.role.as_deref() != Some("latest"));
+    expect(role.is_none(), Kind::ManifestForm, || "a file's role is not \"latest\", or it stands elsewhere".into())?;
     let causes = ["size", "count", "age", "idle", "cut", "marker", "schedule"];
     expect(causes.contains(&manifest.cause.as_str()), Kind::ManifestForm, || format!("cause {:?}", manifest.cause))?;
     Ok(manifest)

@@ -1,8 +1,10 @@
-//! The lines of a window whose files are parts: one stream in the order of the log.
+//! The lines (or rows) of a window whose files are parts: one stream in the order of the log.
 
 use super::files::Lines;
 use super::line::{self, Line};
 use super::manifest::File;
+#[cfg(feature = "parquet")]
+use super::rows::Rows;
 use super::{Kind, Wrong, expect};
 use crate::disk::Disk;
 use sha2::{Digest as _, Sha256};
@@ -27,8 +29,17 @@ impl From<io::Error> for Broken {
 }
 
 #[derive(Debug)]
+enum Source {
+    Lines(Lines),
+    #[cfg(feature = "parquet")]
+    Rows(Rows),
+}
+
+#[derive(Debug)]
 struct Part {
-    lines: Lines,
+    source: Source,
+    /// Each line gets the SHA-256 of its bytes.
+    prints: bool,
     /// Lines read, the head included.
     count: u64,
     /// The line that comes next.
@@ -42,10 +53,19 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    pub(super) fn open(disk: &dyn Disk, dir: &Path, files: &[File]) -> Result<Self, Broken> {
+    /// Opens them. Parquet is told by the name; its bytes must have been proved before.
+    pub(super) fn open(disk: &dyn Disk, dir: &Path, files: &[File], prints: bool) -> Result<Self, Broken> {
         let mut this = Self { parts: Vec::with_capacity(files.len()) };
         for (number, file) in files.iter().enumerate() {
-            let mut part = Part { lines: Lines::open(disk, &dir.join(&file.name))?, count: 0, head: None };
+            let path = dir.join(&file.name);
+            let source = match path.extension().and_then(|ending| ending.to_str()) {
+                #[cfg(feature = "parquet")]
+                Some("parquet") => {
+                    Source::Rows(Rows::open(disk, &path, prints)?.map_err(|wrong| Broken::At((number, 0), wrong))?)
+                }
+                _ => Source::Lines(Lines::open(disk, &path)?),
+            };
+            let mut part = Part { source, prints, count: 0, head: None };
             part.advance(number)?;
             this.parts.push(part);
         }
@@ -68,16 +88,30 @@ impl Merge {
         Ok(Some((place, *line)))
     }
 
-    /// Length, SHA-256 and lines of each file.
-    pub(super) fn finish(self) -> io::Result<Vec<(u64, String, u64)>> {
-        let finish = |part: Part| part.lines.finish().map(|(bytes, sha)| (bytes, sha, part.count));
+    /// Lines of each file; its length and SHA-256, but of Parquet.
+    pub(super) fn finish(self) -> io::Result<Vec<(u64, Option<(u64, String)>)>> {
+        let finish = |part: Part| match part.source {
+            Source::Lines(lines) => Ok((part.count, Some(lines.finish()?))),
+            #[cfg(feature = "parquet")]
+            Source::Rows(_) => Ok((part.count, None)),
+        };
         self.parts.into_iter().map(finish).collect()
     }
 }
 
 impl Part {
     fn advance(&mut self, number: usize) -> Result<(), Broken> {
-        let next = match self.lines.next() {
+        let lines = match &mut self.source {
+            Source::Lines(lines) => lines,
+            #[cfg(feature = "parquet")]
+            Source::Rows(rows) => {
+                let next = rows.next().map_err(|wrong| Broken::At((number, self.count + 1), wrong))?;
+                self.count += u64::from(next.is_some());
+                self.head = next.map(Box::new);
+                return Ok(());
+            }
+        };
+        let next = match lines.next() {
             Ok(next) => next,
             // What a decompressor refuses is wrong with the file, not with the disk.
             Err(error) if matches!(error.kind(), io::ErrorKind::Other | io::ErrorKind::UnexpectedEof) => {
@@ -89,7 +123,9 @@ impl Part {
         let Some((bytes, ended)) = next else { return Ok(()) };
         self.count += 1;
         let whole = expect(ended, Kind::LineForm, || "the file ends within a line".into());
-        let line = whole.and_then(|()| line::parse(bytes)).map_err(|wrong| Broken::At((number, self.count), wrong))?;
+        let mut line =
+            whole.and_then(|()| line::parse(bytes)).map_err(|wrong| Broken::At((number, self.count), wrong))?;
+        line.print = self.prints.then(|| Sha256::digest(bytes).into());
         self.head = Some(Box::new(line));
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The offline audit of an export folder (and, in [`live`], who calls `verify` while the sidecar runs): does every window hold what its manifest says, do they follow each other, and
 //! does the state that they tell add up?
 //!
-//! Promises: it needs nothing but the folder; it reads the lines with its own parser (`serde_json`, the `bson` crate's Extended JSON),
+//! Promises: it needs nothing but the folder; it reads the lines with its own parser (`serde_json`, the `bson` crate's Extended JSON;
+//! rows of Parquet with the `parquet` crate),
 //! shares no code with the exporter, and names the first thing that is wrong by window, file and line. Its memory is one
 //! hash, one counter and the key for each entity.
 //!
@@ -16,7 +17,8 @@
 //!    something changed; the operation fits what it did.
 //! 5. The hash of each image is that of its BSON, made from the Extended JSON (or from `*_bson` where that is there); its `_id`
 //!    is the record's; each change hash is right.
-//! 6. Counts, ranges, clocks, alive, fingerprints, completeness and gaps of the manifest are what the lines give.
+//! 6. Latest files hold, of this history, each drop and rename and the last change of each entity, record for record, and no other.
+//! 7. Counts, ranges, clocks, alive, fingerprints, completeness and gaps of the manifest are what the lines give.
 
 mod amend;
 mod batch;
@@ -27,7 +29,10 @@ mod line;
 pub mod live;
 mod manifest;
 mod merge;
+mod newest;
 pub mod node;
+#[cfg(feature = "parquet")]
+mod rows;
 mod verdict;
 mod window;
 

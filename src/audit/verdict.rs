@@ -55,6 +55,8 @@ pub enum Kind {
     Namespaces,
     /// The open gaps of the manifest are not those seen.
     Gaps,
+    /// A latest file does not hold the last changes of the window, and nothing else.
+    Latest,
 }
 
 impl fmt::Display for Kind {
@@ -141,6 +143,8 @@ pub struct Verdict {
     pub amended: u64,
     /// Windows whose files are in a form that the audit does not read: only their bytes and manifests are proved.
     pub unread: u64,
+    /// Windows whose latest files hold exactly the last changes of their history.
+    pub latest: u64,
     /// A window at the end has no manifest: it was never finished, or is being written now.
     pub unfinished: Option<u64>,
     /// The state at the end.
@@ -194,6 +198,9 @@ impl fmt::Display for Verdict {
                 "of {} windows only the manifests and the files' bytes were proved: what is in such files is not read here",
                 self.unread
             )?;
+        }
+        if self.latest > 0 {
+            writeln!(f, "the latest files of {} windows hold exactly the last changes", self.latest)?;
         }
         match &self.finding {
             None => writeln!(

@@ -8,6 +8,7 @@ use super::fold::Fold;
 use super::line::Line;
 use super::manifest::{self, File, Manifest, Missing};
 use super::merge::{Broken, Merge, Place};
+use super::newest::{Expected, Newest};
 use super::{Finding, Kind, Stop, Verdict, Wrong, expect};
 use crate::disk::Disk;
 use sha2::{Digest as _, Sha256};
@@ -42,6 +43,8 @@ struct Tally {
     next: u64,
     /// Records that the window lacks, met so far.
     skipped: usize,
+    /// What its latest files must hold, if it has them.
+    newest: Option<Newest>,
 }
 
 impl Audit<'_> {
@@ -110,14 +113,21 @@ impl Audit<'_> {
         let manifest = manifest::parse(&bytes).map_err(in_manifest())?;
         self.identity(number, &manifest).map_err(in_manifest())?;
         self.files(number, dir, &manifest)?;
-        let mut tally = Tally::default();
+        let newest = (!manifest.parts().1.is_empty()).then(Newest::default);
+        let mut tally = Tally { newest, ..Tally::default() };
         if manifest.is_read() {
+            if manifest.is_table() {
+                self.bytes(number, dir, &manifest)?;
+            }
             self.lines(number, dir, &manifest, &mut tally)?;
             self.skip(&manifest, &mut tally, u64::MAX).map_err(in_manifest())?;
             self.totals(&manifest, &tally).map_err(in_manifest())?;
+            if let Some(newest) = tally.newest.take() {
+                self.latest(number, dir, &manifest, newest.settle())?;
+            }
         } else {
             self.bytes(number, dir, &manifest)?;
-            tally.records = manifest.files.iter().map(|file| file.records).sum();
+            tally.records = manifest.records;
             self.verdict.unread += 1;
         }
         let sha = hex::encode(Sha256::digest(&bytes));
@@ -171,16 +181,37 @@ impl Audit<'_> {
         expect(range, Kind::Lsn, || format!("lsn {first} to {last}, {} records, after {}", manifest.records, next - 1))
     }
 
-    /// Reads the lines of all files in the order of the log.
+    /// Reads the lines of the history in the order of the log.
     fn lines(&mut self, number: u64, dir: &Path, manifest: &Manifest, tally: &mut Tally) -> Result<(), Stop> {
-        let name = |file: usize| manifest.files.get(file).map(|f| f.name.as_str());
+        let prints = tally.newest.is_some();
+        self.stream((number, dir), manifest.parts().0, prints, &mut |this, line| this.line(line, manifest, tally))
+    }
+
+    /// Reads the latest files and compares them with what the history gave.
+    fn latest(&mut self, number: u64, dir: &Path, manifest: &Manifest, mut expected: Expected) -> Result<(), Stop> {
+        let files = manifest.parts().1;
+        self.stream((number, dir), files, true, &mut |_, line| expected.line(&line))?;
+        expected.end().map_err(at(number, files.first().map(|file| file.name.as_str()), None))?;
+        self.verdict.latest += 1;
+        Ok(())
+    }
+
+    /// Reads files that belong together, line by line in the order of the log, and proves their bytes.
+    fn stream(
+        &mut self,
+        (number, dir): (u64, &Path),
+        files: &[File],
+        prints: bool,
+        each: &mut dyn FnMut(&mut Self, Line) -> Result<(), Wrong>,
+    ) -> Result<(), Stop> {
+        let name = |file: usize| files.get(file).map(|f| f.name.as_str());
         let broken = |broken: Broken| match broken {
             Broken::At(place, wrong) => Ok((place, wrong)),
             Broken::Io(error) => Err(Stop::Io(error)),
         };
-        let mut merge = match Merge::open(self.disk, dir, &manifest.files).map_err(broken) {
+        let mut merge = match Merge::open(self.disk, dir, files, prints).map_err(broken) {
             Ok(merge) => merge,
-            Err(found) => return Err(self.spoiled(number, dir, manifest, found?)?),
+            Err(found) => return Err(self.spoiled(number, dir, files, found?)?),
         };
         let mut found = None;
         loop {
@@ -192,19 +223,21 @@ impl Audit<'_> {
                     break;
                 }
             };
-            if let Err(wrong) = self.line(line, manifest, tally) {
+            if let Err(wrong) = each(self, line) {
                 found = Some((place, wrong));
                 break;
             }
         }
         if let Some(found) = found {
-            return Err(self.spoiled(number, dir, manifest, found)?);
+            return Err(self.spoiled(number, dir, files, found)?);
         }
-        for ((file, (length, sha, count)), at_file) in manifest.files.iter().zip(merge.finish()?).zip(0..) {
+        for ((file, (count, bytes)), at_file) in files.iter().zip(merge.finish()?).zip(0..) {
             let here = || at(number, name(at_file), None);
             let records = || format!("{count} lines, the manifest says {}", file.records);
             expect(count == file.records, Kind::Counts, records).map_err(here())?;
-            same_bytes(file, length, &sha).map_err(here())?;
+            if let Some((length, sha)) = bytes {
+                same_bytes(file, length, &sha).map_err(here())?;
+            }
         }
         Ok(())
     }
@@ -214,15 +247,15 @@ impl Audit<'_> {
         &self,
         number: u64,
         dir: &Path,
-        manifest: &Manifest,
+        files: &[File],
         (place, mut wrong): (Place, Wrong),
     ) -> Result<Stop, Stop> {
-        let Some(file) = manifest.files.get(place.0) else { return Ok(at(number, None, None)(wrong)) };
+        let Some(file) = files.get(place.0) else { return Ok(at(number, None, None)(wrong)) };
         let (length, sha) = whole(self.disk, &dir.join(&file.name))?;
         let same = length == file.bytes && sha == file.sha256;
         let file_is = if same { "is what the manifest says" } else { "has other bytes than the manifest says" };
         wrong.what = format!("{} (the file {file_is})", wrong.what);
-        Ok(at(number, Some(&file.name), Some(place.1))(wrong))
+        Ok(at(number, Some(&file.name), Some(place.1).filter(|line| *line > 0))(wrong))
     }
 
     /// Files whose contents are not read here: only their bytes are proved.
@@ -250,6 +283,9 @@ impl Audit<'_> {
         let clocks = (line.hlc.clone(), line.wall.clone());
         tally.first.get_or_insert_with(|| clocks.clone());
         tally.last = Some(clocks);
+        if let Some(newest) = &mut tally.newest {
+            newest.line(&line)?;
+        }
         tally.records += 1;
         tally.continued = line.continued;
         // Of a selection, some changes of a transaction may be elsewhere.

@@ -219,6 +219,8 @@ pub struct ExportConfig {
     pub keep_age_ms: u64,
     /// The oldest windows may be removed from there when all have more bytes; 0: no bound.
     pub keep_bytes: u64,
+    /// Each window has files of its entities' last changes too.
+    pub latest: bool,
 }
 
 /// Health, metrics, control.
@@ -355,7 +357,13 @@ impl Default for WindowsConfig {
 
 impl Default for ExportConfig {
     fn default() -> Self {
-        Self { dir: "/var/lib/tidelog/export".into(), retry_max_ms: 30_000, keep_age_ms: 0, keep_bytes: 0 }
+        Self {
+            dir: "/var/lib/tidelog/export".into(),
+            retry_max_ms: 30_000,
+            keep_age_ms: 0,
+            keep_bytes: 0,
+            latest: false,
+        }
     }
 }
 

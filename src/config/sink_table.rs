@@ -28,6 +28,7 @@ pub(super) const SINK_SETTINGS: &[SinkSetting] = &[
     row("compression", "all but kafka", "one of \"none\", \"zstd\"", "How the files are compressed; in Parquet its pages."),
     row("bson", "all", "true or false", "Each image is carried as BSON too, so that SQL engines can recompute its hash."),
     row("parts", "all but kafka", "a whole number from 1 to 1024", "Files of records that a window has: all records of an entity are in one of them, the same for ever."),
+    row("latest", "folder, object", "true or false", "Beside its history each window has files `latest…` of the last change of each document that it changed, and of drops and renames."),
     row("namespaces", "all", "a list of `db.collection` and `db.*`", "What it gets. Empty: all."),
     row("exclude", "all", "a list of `db.collection` and `db.*`", "What it does not get, though `namespaces` names it."),
     row("start", "all", "\"oldest\", \"now\" or the number of a window", "Where it begins when it is new. Later it goes on where it was."),

@@ -115,6 +115,8 @@ pub struct SinkConfig {
     pub bson: bool,
     /// Files of records that a window has.
     pub parts: u32,
+    /// Each window has files of its entities' last changes too.
+    pub latest: bool,
     /// What it gets: `db.collection`, `db.*`; empty: all.
     pub namespaces: Vec<NamespacePattern>,
     /// What it does not get.
@@ -154,6 +156,7 @@ impl Default for SinkConfig {
             compression: Compression::default(),
             bson: false,
             parts: 1,
+            latest: false,
             namespaces: Vec::new(),
             exclude: Vec::new(),
             start: Start::default(),
@@ -228,6 +231,7 @@ pub(super) fn check(name: &str, sink: &SinkConfig) -> Vec<(String, String)> {
     }
     check_form(sink, kind, &mut wrong);
     check_keep(sink, kind, &mut wrong);
+    check_latest(sink, kind, &mut wrong);
     check_topics(sink, &mut wrong);
     bad
 }
@@ -264,6 +268,20 @@ fn check_keep(sink: &SinkConfig, kind: &str, wrong: &mut impl FnMut(&str, String
     }
 }
 
+/// Latest files are files, and a consumer of them needs the drops and renames.
+fn check_latest(sink: &SinkConfig, kind: &str, wrong: &mut impl FnMut(&str, String)) {
+    if sink.latest && !matches!(sink.kind, SinkKind::Folder | SinkKind::Object) {
+        let message =
+            format!("found true; a sink of type \"{kind}\" has no files of its own, \"folder\" and \"object\" have");
+        wrong("latest", message);
+    }
+    if sink.latest && sink.envelope == Envelope::Debezium {
+        let message =
+            "found true with `envelope = \"debezium\"`, which tells no drops and renames; expected \"tidelog\"";
+        wrong("latest", message.into());
+    }
+}
+
 fn check_form(sink: &SinkConfig, kind: &str, wrong: &mut impl FnMut(&str, String)) {
     if sink.kind == SinkKind::Kafka && sink.format != Format::Jsonl {
         wrong("format", format!("found \"parquet\", a sink of type \"{kind}\" takes \"jsonl\": one message a record"));
@@ -295,6 +313,27 @@ impl SinkKind {
             Self::Delta => "delta",
             Self::Webhook => "webhook",
         }
+    }
+}
+
+#[cfg(test)]
+mod latest_tests {
+    use super::*;
+
+    #[test]
+    fn latest_files_are_for_sinks_that_have_files() {
+        let told = |kind, envelope| {
+            let dir = if kind == SinkKind::Folder { "/x".into() } else { PathBuf::new() };
+            let (url, format) = ("s3://b/p".to_owned(), Format::Jsonl);
+            let url = if kind == SinkKind::Object { url } else { String::new() };
+            let sink = SinkConfig { kind, envelope, format, latest: true, dir, url, ..SinkConfig::default() };
+            check("x", &sink).into_iter().filter(|(setting, _)| setting == "latest").count()
+        };
+        assert_eq!(told(SinkKind::Folder, Envelope::Tidelog) + told(SinkKind::Object, Envelope::Tidelog), 0);
+        for kind in [SinkKind::Kafka, SinkKind::Delta, SinkKind::Webhook] {
+            assert_eq!(told(kind, Envelope::Tidelog), 1, "{}", kind.name());
+        }
+        assert_eq!(told(SinkKind::Folder, Envelope::Debezium), 1);
     }
 }
 

@@ -96,6 +96,7 @@ pub const SETTINGS: &[Setting] = &[
     row("export.retry_max_ms", Number(100, 3_600_000), "", "A sink that fails is tried again after a random time up to a bound that doubles, from 200 ms to this. A sink that is stopped is looked at again each time this has passed."),
     row("export.keep_age_ms", Number(0, 36_600 * DAY_MS), "", "Windows in `export.dir` that were closed longer ago than this are removed, the oldest first, never the newest, never one that a [consumer](consumers.md) is not done with. 0: for ever."),
     row("export.keep_bytes", Number(0, 1 << 60), "", "The oldest windows in `export.dir` are removed while all of them have more bytes than this, under the same conditions. 0: no bound."),
+    row("export.latest", Flag, "", "Beside its history each window there has the file `latest.jsonl`: the last change of each document that it changed, and drops and renames."),
     row("admin.listen", Address, "--admin", "Where health, metrics and control are served. There is no authentication."),
     row("admin.allow_remote", Flag, "", "Allows `admin.listen` to be an address that other machines reach."),
     row("limits.connections", Number(1, 1_000_000), "", "Client connections at the same time; each has one connection to the node. Past it, new ones are closed at once."),

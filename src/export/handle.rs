@@ -146,7 +146,7 @@ pub(super) fn assemble(
     let ledger = Ledger::open(&*disk, &options.data.join("windows"), log_id)?;
     let (windows, stop) = (ledger.windows(), Arc::new(AtomicBool::new(false)));
     let checkpoints = options.data.join("checkpoints");
-    let dead = options.data.join("dead");
+    let (dead, tmp) = (options.data.join("dead"), options.data.join("tmp"));
     let consumers = options.data.join("consumers");
     let consumers = Consumers::open(Arc::clone(&disk), &consumers, log_id, Arc::clone(&windows));
     let consumers = Arc::new(consumers.map_err(CheckpointError::Io)?);
@@ -159,6 +159,7 @@ pub(super) fn assemble(
         consumers: for_workers,
         checkpoints,
         dead,
+        tmp,
     };
     let (mut workers, mut sinks) = (Vec::new(), Vec::new());
     for sink in options.sinks {

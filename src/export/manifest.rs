@@ -101,6 +101,9 @@ pub struct FileEntry {
     pub records: u64,
     /// SHA-256 of its bytes, hex.
     pub sha256: String,
+    /// `latest`: the last changes of the window's entities, which the history holds too. Absent: the history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -218,7 +221,7 @@ impl Manifest {
             amendment: delivered.amendment,
             cause: window.cause.name(),
             label: window.label.clone(),
-            records: delivered.files.iter().map(|file| file.records).sum(),
+            records: delivered.files.iter().filter(|file| file.role.is_none()).map(|file| file.records).sum(),
             first_lsn: window.first.0,
             last_lsn: window.last.0,
             first_hlc: clocks.map(|c| hlc(c.first_hlc)),

@@ -9,11 +9,13 @@ use super::dead::{Amendment, DeadLetters, Missing, Refusal, Stage};
 use super::error::ExportError;
 use super::ledger::{Window, Windows};
 use super::manifest::{Counts, Delivered, Events, FileEntry, FormEntry, Manifest, SelectionEntry};
+use super::newest::Newest;
 use super::pace::{Pace, Underway};
+use super::start;
 use super::tidy::{Retained, Tidied, Tidy};
 use super::writing::{Stop, Writing};
-use crate::changelog::{Changelog, LogError};
-use crate::config::{Envelope, Format, SinkConfig, Start};
+use crate::changelog::{Changelog, LogError, Reader};
+use crate::config::{Envelope, Format, SinkConfig};
 use crate::disk::Disk;
 use crate::enrich::Enrichment;
 use crate::format::jsonl::{Bson, control_words};
@@ -27,6 +29,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+/// While nothing is written, a wish to stop is looked for after so many records.
+const STOP_RECORDS: u64 = 4096;
+
 /// What a worker reads from and writes to.
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
@@ -39,6 +44,8 @@ pub(super) struct Sources {
     pub(super) checkpoints: PathBuf,
     /// `DATA/dead`.
     pub(super) dead: PathBuf,
+    /// `DATA/tmp`.
+    pub(super) tmp: PathBuf,
 }
 
 /// A sink's name, which is its metric label and the name of its checkpoint, and its settings.
@@ -89,8 +96,10 @@ struct Job {
 }
 
 impl Job {
-    fn opening(&self, form: Form) -> Opening {
-        let files = (0..form.parts).map(|part| form.file_name(part)).collect();
+    fn opening(&self, form: Form, latest: bool) -> Opening {
+        let history = (0..form.parts).map(|part| form.file_name(part));
+        let latest = (0..form.parts).filter(|_| latest).map(|part| form.latest_name(part));
+        let files = history.chain(latest).collect();
         let amendment = self.amendment.as_ref().map_or(0, |a| a.number);
         Opening { window: self.window.id, amendment, files }
     }
@@ -99,6 +108,7 @@ impl Job {
 /// What was written of it.
 struct Written {
     content: (Counts, Events),
+    /// The history's parts, then those of the last changes.
     files: Vec<SealedFile>,
     missing: Vec<Missing>,
 }
@@ -110,7 +120,7 @@ impl Worker {
         let closed = sources.windows.last();
         let position = match known {
             Some(at) => Some(at),
-            None => begin(&sources, &options, closed)?,
+            None => start::begin(&sources, &options, closed)?,
         };
         let delivered = position.map_or(WindowId::ZERO, |p| p.window);
         if delivered > closed {
@@ -195,7 +205,7 @@ impl Worker {
             // Some were refused again, and wait again: what is left of the amendment is begun anew.
             return Ok(Progress::Again);
         }
-        let (records, bytes) = (sum(&written, |f| f.records), sum(&written, |f| f.bytes));
+        let (records, bytes) = (sum(self.history(&written), |f| f.records), sum(&written.files, |f| f.bytes));
         match &job.amendment {
             None => self.finish(&mut *sink, &job.window, written)?,
             Some(amendment) => self.amend(&mut *sink, &job.window, amendment, written)?,
@@ -232,17 +242,15 @@ impl Worker {
         if !self.pace.wait(&self.stop) {
             return Ok(None);
         }
-        let mut writing = Writing::begin(sink, &self.pace, &job.opening(form), form, self.sources.log_id)?;
+        let mut newest = self.newest(job)?;
+        let opening = job.opening(form, newest.is_some());
+        let mut writing = Writing::begin(sink, &self.pace, &opening, form, self.sources.log_id)?;
         let (mut content, mut missing) = ((Counts::default(), Events::new(&self.state)), Vec::new());
         let (dead, mut refusals) = (self.letters.lock().of(window.id), Vec::new());
         let mut reader = self.sources.log.reader(window.first);
         for lsn in window.first.0..=window.last.0 {
             self.underway.at(lsn - window.first.0);
-            let record = match reader.next() {
-                Err(LogError::Trimmed { .. }) => None,
-                read => read?.filter(|r| r.lsn.0 == lsn),
-            };
-            let record = record.ok_or(ExportError::Missing { window: window.id, lsn: Lsn(lsn) })?;
+            let record = next(&mut reader, window.id, lsn)?;
             let wanted = match &job.amendment {
                 Some(amendment) => amendment.records.contains(&lsn),
                 None => self.takes(&record),
@@ -271,12 +279,50 @@ impl Worker {
             }
             content.0.add(&record);
             content.1.add(&record);
+            newest.iter_mut().try_for_each(|newest| newest.add(&record)).map_err(SinkError::from)?;
         }
-        let files = writing.end()?;
+        let Some(files) = self.end(writing, newest, window)? else { return Ok(None) };
         missing.extend(refusals.iter().map(|refusal| refusal.record.clone()));
         missing.sort_by_key(|record| record.lsn);
         self.take_down(window.id, refusals, now_ms)?;
         Ok(Some(Written { content, files, missing }))
+    }
+
+    /// Where the last changes are found out, if the sink gets files of them.
+    fn newest(&self, job: &Job) -> Result<Option<Newest>, ExportError> {
+        if !self.options.config.latest || job.amendment.is_some() {
+            return Ok(None);
+        }
+        let scratch = self.sources.tmp.join(format!("latest-{}", self.options.name));
+        let (disk, window) = (Arc::clone(&self.sources.disk), &job.window);
+        Ok(Some(Newest::begin(disk, scratch, window.first, window.last).map_err(SinkError::from)?))
+    }
+
+    /// Ends all files, those of the last changes after a second pass over the log; `None`: told to stop.
+    fn end(
+        &self,
+        mut writing: Writing<'_>,
+        newest: Option<Newest>,
+        window: &Window,
+    ) -> Result<Option<Vec<SealedFile>>, ExportError> {
+        let Some(newest) = newest else { return writing.end().map(Some) };
+        let mut chosen = newest.settle().map_err(SinkError::from)?;
+        writing.turn()?;
+        let mut reader = self.sources.log.reader(window.first);
+        for lsn in window.first.0..=window.last.0 {
+            let record = next(&mut reader, window.id, lsn)?;
+            let wanted = self.takes(&record) && chosen.takes(&record);
+            if wanted && !writing.take(&self.enrichment.apply(record), &self.stop)?
+                || lsn % STOP_RECORDS == 0 && self.stop.wished()
+            {
+                return Ok(None);
+            }
+        }
+        writing.end().map(Some)
+    }
+
+    fn history<'w>(&self, written: &'w Written) -> &'w [SealedFile] {
+        written.files.get(..self.form.parts as usize).unwrap_or(&written.files)
     }
 
     fn too_large(&self, record: &Record) -> Option<Refusal> {
@@ -378,16 +424,18 @@ impl Worker {
         amendment: Option<u32>,
         previous: Option<String>,
     ) -> (Vec<SealedFile>, (Counts, Events), Delivered) {
-        let entry = |file: &SealedFile| FileEntry {
+        let history = self.history(&written).len();
+        let entry = |(number, file): (usize, &SealedFile)| FileEntry {
             name: file.name.clone(),
             bytes: file.bytes,
             records: file.records,
             sha256: file.sha256.to_string(),
+            role: (number >= history).then_some("latest"),
         };
         let delivered = Delivered {
             form: self.form_entry(),
             selection: self.selection_entry(),
-            files: written.files.iter().map(entry).collect(),
+            files: written.files.iter().enumerate().map(entry).collect(),
             missing: written.missing,
             amendment,
             previous,
@@ -422,49 +470,20 @@ impl Worker {
     }
 }
 
-/// Where a new sink begins: before the first window, or after one that it will not get. What was found is made durable, so
-/// that `now` is asked once.
-fn begin(sources: &Sources, options: &SinkOptions, closed: WindowId) -> Result<Option<Checkpoint>, ExportError> {
-    let gone = gone(sources, closed)?;
-    let before = match options.config.start {
-        Start::Oldest => gone,
-        Start::Now => closed,
-        Start::Window(first) => WindowId(first - 1),
-    };
-    if before > closed {
-        return Err(ExportError::Start { sink: options.name.to_owned(), first: before.next(), closed });
-    }
-    if before < gone {
-        let (first, oldest) = (before.next(), gone.next());
-        return Err(ExportError::Trimmed { sink: options.name.to_owned(), first, oldest });
-    }
-    let Some(window) = sources.windows.get(before)? else { return Ok(None) };
-    let at = Checkpoint { window: before, last: window.last, manifest: None };
-    checkpoint::store(&*sources.disk, &sources.checkpoints, options.name, sources.log_id, &at)?;
-    Ok(Some(at))
-}
-
-/// The last closed window that the log no longer has whole; zero: it has all.
-fn gone(sources: &Sources, closed: WindowId) -> Result<WindowId, ExportError> {
-    let first = sources.log.first();
-    let (mut gone, mut whole) = (WindowId::ZERO, closed.next());
-    while gone.next() < whole {
-        let middle = WindowId(gone.0 + (whole.0 - gone.0) / 2);
-        let begins = sources.windows.get(middle)?.map_or(first, |window| window.first);
-        if begins < first {
-            gone = middle;
-        } else {
-            whole = middle;
-        }
-    }
-    Ok(gone)
-}
-
 /// Bytes that it takes at the sink.
 fn length(files: &[SealedFile], manifest: &[u8]) -> u64 {
     files.iter().map(|file| file.bytes).sum::<u64>() + manifest.len() as u64
 }
 
-fn sum(written: &Written, of: impl Fn(&SealedFile) -> u64) -> u64 {
-    written.files.iter().map(of).sum()
+fn sum(files: &[SealedFile], of: impl Fn(&SealedFile) -> u64) -> u64 {
+    files.iter().map(of).sum()
+}
+
+/// The record that must come next.
+fn next(reader: &mut Reader, window: WindowId, lsn: u64) -> Result<Record, ExportError> {
+    let record = match reader.next() {
+        Err(LogError::Trimmed { .. }) => None,
+        read => read?.filter(|r| r.lsn.0 == lsn),
+    };
+    record.ok_or(ExportError::Missing { window, lsn: Lsn(lsn) })
 }

@@ -45,9 +45,16 @@ pub(super) struct Writing<'s> {
     piece_bytes: usize,
     by_record: bool,
     pace: &'s Pace,
+    /// The files before the parts: all of them written.
+    done: Vec<SealedFile>,
+    /// Names of the files after them.
+    later: Vec<String>,
+    form: Form,
+    log: LogId,
 }
 
 impl<'s> Writing<'s> {
+    /// Begins the opening's first files, as many as the form has parts.
     pub(super) fn begin(
         sink: &'s mut dyn Sink,
         pace: &'s Pace,
@@ -56,15 +63,31 @@ impl<'s> Writing<'s> {
         log: LogId,
     ) -> Result<Self, ExportError> {
         sink.begin(opening)?;
-        let part = |name: &String| {
-            let (name, encoder) = (name.clone(), form.encoder(log)?);
-            let (piece, rows, hash) = (Vec::new(), Vec::new(), Sha256::new());
-            Ok(Part { name, encoder, piece, rows, hash, bytes: 0, records: 0 })
-        };
-        let parts: Vec<_> = opening.files.iter().map(part).collect::<Result<_, ExportError>>()?;
-        let piece_bytes = (PIECE_BYTES / parts.len().max(1)).max(SMALL_BYTES);
+        let piece_bytes = (PIECE_BYTES / form.parts.max(1) as usize).max(SMALL_BYTES);
         let by_record = sink.by_record();
-        Ok(Self { sink, parts, piece_bytes, by_record, pace })
+        let (parts, done, later) = (Vec::new(), Vec::new(), opening.files.clone());
+        let mut this = Self { sink, parts, piece_bytes, by_record, pace, done, later, form, log };
+        this.turn()?;
+        Ok(this)
+    }
+
+    /// Ends the files being written and begins the next ones: what is taken from now on goes there.
+    pub(super) fn turn(&mut self) -> Result<(), ExportError> {
+        let from = self.done.len();
+        for (number, mut part) in (from..).zip(self.parts.drain(..)) {
+            part.encoder.end(&mut part.piece)?;
+            let bytes = hand_over(&mut *self.sink, number, &mut part)?;
+            self.pace.took(bytes);
+            let sha256 = Digest(part.hash.finalize().into());
+            self.done.push(SealedFile { name: part.name, bytes: part.bytes, records: part.records, sha256 });
+        }
+        let next = self.later.len().min(self.form.parts as usize);
+        for name in self.later.drain(..next) {
+            let encoder = self.form.encoder(self.log)?;
+            let (piece, rows, hash) = (Vec::new(), Vec::new(), Sha256::new());
+            self.parts.push(Part { name, encoder, piece, rows, hash, bytes: 0, records: 0 });
+        }
+        Ok(())
     }
 
     /// Takes the next record in; `false`: told to stop.
@@ -77,26 +100,18 @@ impl<'s> Writing<'s> {
             part.rows.push(row(record, part.piece.len()));
         }
         if part.piece.len() >= self.piece_bytes {
-            let bytes = hand_over(&mut *self.sink, number, part)?;
+            let bytes = hand_over(&mut *self.sink, self.done.len() + number, part)?;
             self.pace.took(bytes);
             return Ok(self.pace.wait(stop));
         }
         Ok(true)
     }
 
-    /// Ends all files.
+    /// Ends all files, and tells them in their order.
     pub(super) fn end(mut self) -> Result<Vec<SealedFile>, ExportError> {
-        for (number, part) in self.parts.iter_mut().enumerate() {
-            part.encoder.end(&mut part.piece)?;
-            let bytes = hand_over(&mut *self.sink, number, part)?;
-            self.pace.took(bytes);
-        }
+        self.turn()?;
         self.sink.seal()?;
-        let sealed = |part: Part| {
-            let sha256 = Digest(part.hash.finalize().into());
-            SealedFile { name: part.name, bytes: part.bytes, records: part.records, sha256 }
-        };
-        Ok(self.parts.into_iter().map(sealed).collect())
+        Ok(self.done)
     }
 }
 

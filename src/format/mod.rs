@@ -113,6 +113,11 @@ impl Form {
         }
     }
 
+    /// The name of the file of last changes of part `part`: `latest.jsonl`, or `latest-0003-of-0008.parquet`.
+    pub fn latest_name(&self, part: u32) -> String {
+        self.file_name(part).replacen("records", "latest", 1)
+    }
+
     /// Begins a file of records of `log`.
     ///
     /// # Errors

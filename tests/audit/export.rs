@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tidelog::changelog::{Changelog, LogOptions};
 use tidelog::clock::Clock;
+use tidelog::config::SinkConfig;
 use tidelog::disk::FaultDisk;
 use tidelog::export::{ExportOptions, Exporter, Limits};
 use tidelog::types::{
@@ -151,8 +152,17 @@ pub(crate) fn export_odd() -> FaultDisk {
     export_of(odd())
 }
 
-/// Appends, cuts, exports.
+/// The export of ordinary or of odd documents in another form.
+pub(crate) fn export_as(odd_ones: bool, form: &dyn Fn(&mut SinkConfig)) -> FaultDisk {
+    export_in(if odd_ones { odd() } else { windows() }, form)
+}
+
 fn export_of(windows: Vec<Vec<Draft>>) -> FaultDisk {
+    export_in(windows, &|_| {})
+}
+
+/// Appends, cuts, exports.
+fn export_in(windows: Vec<Vec<Draft>>, form: &dyn Fn(&mut SinkConfig)) -> FaultDisk {
     let disk = FaultDisk::new();
     let clock = Clock::system();
     let opened = Changelog::open(
@@ -165,6 +175,7 @@ fn export_of(windows: Vec<Vec<Draft>>) -> FaultDisk {
     let log = Arc::new(opened.expect("a log").0);
     let mut options = ExportOptions::folder("/data".into(), dir().to_owned());
     options.limits = Limits { settle_ms: 0, ..Limits::default() };
+    options.sinks.iter_mut().for_each(|sink| form(&mut sink.config));
     let exporter = Exporter::spawn(options, Arc::clone(&log), Arc::new(disk.clone()), clock).expect("an exporter");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     for (number, drafts) in windows.into_iter().enumerate() {

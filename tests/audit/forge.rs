@@ -32,15 +32,15 @@ pub(crate) fn rehash(line: &mut Value) {
 pub(crate) struct Forge(pub(crate) FaultDisk);
 
 impl Forge {
-    fn path(window: u64, name: &str) -> PathBuf {
+    pub(crate) fn path(window: u64, name: &str) -> PathBuf {
         dir().join(format!("window-{window:010}")).join(name)
     }
 
-    fn read(&self, window: u64, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, window: u64, name: &str) -> Vec<u8> {
         self.0.read(&Self::path(window, name)).expect("read")
     }
 
-    fn write(&self, window: u64, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, window: u64, name: &str, bytes: &[u8]) {
         self.0.replace(&Self::path(window, name), bytes).expect("write");
     }
 
@@ -110,6 +110,24 @@ impl Forge {
             assert!(text.contains(from), "{from} is not there");
             *bytes = text.replacen(from, to, 1).into_bytes();
         });
+    }
+
+    /// Mends sizes and hashes of all files, whatever their form, and the chain of manifests.
+    pub(crate) fn reseal_files(&self) {
+        let mut previous = Value::Null;
+        for window in 1.. {
+            if !self.0.exists(&Self::path(window, "manifest.json")).expect("exists") {
+                return;
+            }
+            self.edit_manifest(window, |m| {
+                for file in m["files"].as_array_mut().expect("files") {
+                    let bytes = self.read(window, file["name"].as_str().expect("a name"));
+                    (file["bytes"], file["sha256"]) = (json!(bytes.len()), json!(sha(&bytes)));
+                }
+                m["previous_manifest_sha256"] = previous.clone();
+            });
+            previous = json!(sha(&self.read(window, "manifest.json")));
+        }
     }
 
     /// Mends files' sizes and hashes and the chain of manifests.

@@ -5,7 +5,10 @@
 
 mod export;
 mod forge;
+mod latest;
 mod pages;
+#[cfg(feature = "parquet")]
+mod tables;
 
 use export::export;
 use forge::{Forge, rehash};
