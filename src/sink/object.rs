@@ -14,9 +14,9 @@
 //! them, see `deploy/docs/sinks-object.md`).
 
 mod place;
-mod remote;
+pub(super) mod remote;
 mod trouble;
-mod upload;
+pub(super) mod upload;
 
 use super::latest::{self, LATEST};
 use super::{Chunk, Opening, Position, SealedFile, Setting, Sink, SinkError};
