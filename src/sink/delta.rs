@@ -8,10 +8,11 @@
 //!
 //! # How a window becomes whole
 //! 1. The log must still hold the commit that was read last; otherwise the table was removed or made anew.
-//! 2. The files go up under names that no try had before. Their footers are read back, for sizes, rows and bounds.
+//! 2. The files go up under names that no try had before.
 //! 3. Commits of others are read. If one of them has this window (the answer to an earlier try was lost), the manifests are
 //!    compared and nothing is written.
-//! 4. The manifest is written and read back, so that a committed window always has one.
+//! 4. The files' footers are read back, for sizes, rows and bounds. The manifest is written and read back, so that a committed
+//!    window always has one.
 //! 5. The commit is written *if none is there* under the next version, with `txn {appId: tidelog:LOG:SINK, version: window}`. If
 //!    somebody else took that version: 3 again. It is read back and compared.
 //!
@@ -117,7 +118,7 @@ impl Sink for Delta {
         let done = if self.there {
             self.compare(&table, manifest)
         } else {
-            self.adds(files).and_then(|adds| self.commit(&mut table, &adds, manifest))
+            self.commit(&mut table, files, manifest)
         };
         self.table = Some(table);
         done
@@ -246,8 +247,8 @@ impl Delta {
         self.files.iter().zip(files).map(one).collect()
     }
 
-    fn commit(&mut self, table: &mut Table, adds: &[Add], manifest: &[u8]) -> Result<(), SinkError> {
-        let manifest_path = manifest_name(&self.folder);
+    fn commit(&mut self, table: &mut Table, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
+        let (manifest_path, mut adds) = (manifest_name(&self.folder), Vec::new());
         for number in 0..TRIES {
             table.advance(&self.remote)?;
             self.check(table)?;
@@ -258,10 +259,11 @@ impl Delta {
                 return self.compare(table, manifest);
             }
             if number == 0 {
+                adds = self.adds(files)?;
                 self.leave(&self.remote.path(&manifest_path), manifest)?;
             }
             let (app, version) = (self.txn.0.as_str(), self.txn.1);
-            let append = Append { app, version, adds, manifest, manifest_path: &manifest_path, folder: &self.home };
+            let append = Append { app, version, adds: &adds, manifest, manifest_path: &manifest_path, folder: &self.home };
             let text = append.text(self.clock.wall_ms());
             let path = self.commit_path(table.version + 1);
             if self.remote.create_at_once(&path, text.as_bytes())? {
