@@ -115,11 +115,7 @@ impl Sink for Delta {
 
     fn finish(&mut self, files: &[SealedFile], manifest: &[u8]) -> Result<(), SinkError> {
         let mut table = self.table.take().ok_or(SinkError::Order("a table that was not opened"))?;
-        let done = if self.there {
-            self.compare(&table, manifest)
-        } else {
-            self.commit(&mut table, files, manifest)
-        };
+        let done = if self.there { self.compare(&table, manifest) } else { self.commit(&mut table, files, manifest) };
         self.table = Some(table);
         done
     }
@@ -181,7 +177,9 @@ impl Delta {
         let refused = |what: String| Err(SinkError::Refused(self.told(&what)));
         let Some(protocol) = &table.protocol else { return refused("the table's log has no `protocol`".into()) };
         if let Err(why) = protocol.check() {
-            return refused(format!("the table asks for {why}, which this program does not write; choose another `url`"));
+            return refused(format!(
+                "the table asks for {why}, which this program does not write; choose another `url`"
+            ));
         }
         if table.told.contains_key(&self.app) || !table.data {
             return Ok(());
@@ -236,7 +234,10 @@ impl Delta {
 
     fn lacking(&self, window: WindowId, path: &Path) -> SinkError {
         let path = self.remote.shown(path);
-        SinkError::Refused(format!("window {window} is in the table, but its manifest is not there: put {} back", path.display()))
+        SinkError::Refused(format!(
+            "window {window} is in the table, but its manifest is not there: put {} back",
+            path.display()
+        ))
     }
 
     /// What the commit says of the files.
@@ -263,7 +264,8 @@ impl Delta {
                 self.leave(&self.remote.path(&manifest_path), manifest)?;
             }
             let (app, version) = (self.txn.0.as_str(), self.txn.1);
-            let append = Append { app, version, adds: &adds, manifest, manifest_path: &manifest_path, folder: &self.home };
+            let append =
+                Append { app, version, adds: &adds, manifest, manifest_path: &manifest_path, folder: &self.home };
             let text = append.text(self.clock.wall_ms());
             let path = self.commit_path(table.version + 1);
             if self.remote.create_at_once(&path, text.as_bytes())? {
@@ -303,10 +305,10 @@ impl Delta {
             return;
         }
         let removed = self.remote.list(&self.folder).and_then(|found| {
-            let left = found.iter().filter(|object| !self.files.contains(&object.location));
-            left.map(|object| self.remote.remove(&object.location)).collect()
+            let mut left = found.iter().filter(|object| !self.files.contains(&object.location));
+            left.try_for_each(|object| self.remote.remove(&object.location))
         });
-        if let Err::<(), _>(error) = removed {
+        if let Err(error) = removed {
             tracing::debug!(log = %self.log, %error, "files of an earlier try stay; VACUUM removes them");
         }
     }

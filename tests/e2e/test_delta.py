@@ -15,6 +15,8 @@ from fault_proxy import FAULTS, FaultProxy
 from judge import settle
 from mixed import write
 from s3 import KEYS, S3
+from sidecar import run_cli
+from test_dlq import letters, work
 from test_object import page_block, row
 from validator import check_export, windows_of
 from waiting import eventually
@@ -111,8 +113,8 @@ def test_the_page_s_block_runs(lab):
     opened = table.open()
     assert (opened.protocol().min_reader_version, opened.protocol().min_writer_version) == (1, 2)
     history = opened.history()
-    assert [h["operation"] for h in history] == ["WRITE"] * 3 + ["CREATE TABLE"]
-    assert json.loads(history[1]["userMetadata"])["label"] == "second \"quoted\""
+    assert [h["operation"] for h in history] == ["WRITE"] * len(windows_of(sidecar.export)) + ["CREATE TABLE"]
+    assert "second \"quoted\"" in [json.loads(h["userMetadata"])["label"] for h in history if "userMetadata" in h]
     check_bounds(table)
 
 
@@ -148,7 +150,7 @@ def check_bounds(table: Table) -> None:
 def test_kills(lab, where, request):
     """kill -9 at random moments under load, at some of them the checkpoint is lost too: nothing twice, nothing missing."""
     print(f"replay with TIDELOG_SEED={SEED} TIDELOG_KILLS={KILLS}")
-    moments, config, env, proxy = random.Random(SEED), "[windows]\nmax_records = 200\nsettle_ms = 100\n", {}, None
+    moments, config, env, proxy = random.Random(SEED), "[windows]\nmax_records = 50\nsettle_ms = 100\n", {}, None
     if where == "s3":
         s3 = request.getfixturevalue("s3")
         proxy = FaultProxy(s3.endpoint)
@@ -235,7 +237,8 @@ def test_a_lost_answer_and_a_lost_checkpoint(lab):
     eventually(lambda: row(sidecar, "table")["state"] == "stopped", 30, "the sink stops")
     assert path.name in row(sidecar, "table")["error"] and table.commits() == before
     path.write_bytes(good)
-    eventually(lambda: row(sidecar, "table")["lag_records"] == 0, 60, "it goes on when it was put right")
+    delivered(sidecar)
+    assert table.commits() == before
     same(sidecar, table)
 
 
@@ -253,7 +256,8 @@ def test_places_that_are_refused(lab):
     with sidecar.client() as client:
         for n in range(2):
             client["d"]["c"].insert_one({"_id": n})
-            sidecar.cut()
+            # It waits for all sinks, and says that one has stopped.
+            assert "choose another `url`" in run_cli("cut", "--admin", sidecar.admin, check=False).stderr
     delivered(sidecar)
     other = lab.sidecar(sidecar.upstream, name="other", config=BY_HAND + sink(ours.url), ready=False)
     eventually(lambda: row(other, "table")["state"] == "stopped", 30, "another log's table is noticed")
@@ -268,7 +272,8 @@ def test_places_that_are_refused(lab):
     eventually(lambda: row(sidecar, "table")["state"] == "stopped", 30, "windows that are gone are noticed")
     assert "the table has windows up to 1, but 2 was delivered" in row(sidecar, "table")["error"]
     newest.write_bytes(kept)
-    eventually(lambda: row(sidecar, "table")["lag_records"] == 0, 60, "it goes on when it was put right")
+    run_cli("cut", "--admin", sidecar.admin, check=False)
+    eventually(lambda: row(sidecar, "table")["exported_window"] == 3, 60, "it goes on when it was put right")
     same(sidecar, ours)
 
 
@@ -333,10 +338,6 @@ def test_a_table_made_by_somebody_else(lab):
 
 def test_amendments(lab):
     """Records that were refused come later, as a commit with a transaction of its own; asked for again, nothing is doubled."""
-    from test_dlq import letters, work
-
-    from sidecar import run_cli
-
     table = Table(f"file://{lab.folder}/orders")
     config = BY_HAND + sink(table.url, more="max_record_bytes = 2000")
     sidecar = lab.sidecar(lab.store(), config=config)

@@ -190,7 +190,9 @@ fn engine() -> String {
 }
 
 fn lines(actions: &[Value]) -> String {
-    actions.iter().map(|action| format!("{action}\n")).collect()
+    let mut text = actions.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    text.push('\n');
+    text
 }
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ pub(super) fn fit(metadata: &Value) -> Result<Fit, String> {
         return Err(format!("it has `{name}`"));
     }
     let text = metadata.get("schemaString").and_then(Value::as_str).unwrap_or_default();
-    let mut schema: Value = serde_json::from_str(text).map_err(|error| format!("its schema cannot be read: {error}"))?;
+    let mut schema: Value =
+        serde_json::from_str(text).map_err(|error| format!("its schema cannot be read: {error}"))?;
     let Some(fields) = schema.get_mut("fields").and_then(Value::as_array_mut) else {
         return Err("its schema has no columns".into());
     };
@@ -100,7 +101,10 @@ mod tests {
     #[test]
     fn a_table_of_ours_fits() {
         assert_eq!(told(|_| {}), Ok(Fit::Good));
-        assert_eq!(told(|fields| fields.push(json!({"name": "more", "type": "string", "nullable": true}))), Ok(Fit::Good));
+        assert_eq!(
+            told(|fields| fields.push(json!({"name": "more", "type": "string", "nullable": true}))),
+            Ok(Fit::Good)
+        );
     }
 
     #[test]
@@ -116,7 +120,9 @@ mod tests {
         assert!(told(|fields| fields[1]["name"] = "LSN".into()).unwrap_err().contains("other letters"));
         let strict = json!({"name": "more", "type": "string", "nullable": false, "metadata": {}});
         assert!(told(|fields| fields.push(strict.clone())).unwrap_err().contains("may not be null"));
-        assert!(told(|fields| fields[0]["metadata"] = json!({"delta.invariants": "x"})).unwrap_err().contains("delta.inv"));
+        assert!(
+            told(|fields| fields[0]["metadata"] = json!({"delta.invariants": "x"})).unwrap_err().contains("delta.inv")
+        );
         let parted = json!({"schemaString": schema(), "partitionColumns": ["ns"]});
         assert!(fit(&parted).unwrap_err().contains("partitioned"));
         let bound = json!({"schemaString": schema(), "configuration": {"delta.constraints.a": "lsn > 0"}});

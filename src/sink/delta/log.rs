@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn names_of_the_log() {
-        let all = [".json", ".checkpoint.parquet", ".checkpoint.80a083e8-7026.json", ".checkpoint.80a083e8-7026.parquet"];
+        let all =
+            [".json", ".checkpoint.parquet", ".checkpoint.80a083e8-7026.json", ".checkpoint.80a083e8-7026.parquet"];
         let kinds: Vec<_> = names(&all).iter().map(|name| kind(name).unwrap().1).collect();
         let checkpoint = Kind::Checkpoint;
         assert_eq!(kinds, [Kind::Commit, checkpoint(1, true), checkpoint(1, false), checkpoint(1, true)]);

@@ -29,8 +29,7 @@ impl Lab {
 
     fn made(&self, name: &'static str, log: LogId) -> Delta {
         let url = format!("file://{}", self.at("").display());
-        let config =
-            SinkConfig { kind: SinkKind::Delta, format: Format::Parquet, url, ..SinkConfig::default() };
+        let config = SinkConfig { kind: SinkKind::Delta, format: Format::Parquet, url, ..SinkConfig::default() };
         Delta::new(&Setting { name, log, disk: Arc::new(OsDisk) }, &config).unwrap()
     }
 
@@ -48,7 +47,7 @@ impl Lab {
 
     /// Somebody else's commit, with the next version.
     fn foreign(&self, actions: &[Value]) {
-        let text: String = actions.iter().map(|action| format!("{action}\n")).collect();
+        let text = actions.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
         fs::write(self.at(&format!("_delta_log/{:020}.json", self.commits().len())), text).unwrap();
     }
 
@@ -200,7 +199,10 @@ fn what_others_commit_is_let_stand() {
     deliver(&mut sink, 1).unwrap();
     for id in 2..5 {
         let files = begin(&mut sink, id, 0).unwrap();
-        lab.foreign(&[json!({"commitInfo": {"operation": "VACUUM START"}}), json!({"txn": {"appId": "x", "version": 3}})]);
+        lab.foreign(&[
+            json!({"commitInfo": {"operation": "VACUUM START"}}),
+            json!({"txn": {"appId": "x", "version": 3}}),
+        ]);
         sink.finish(&files, &manifest(id, "same")).unwrap();
     }
     assert_eq!((lab.windows(), lab.commits().len()), (vec![1, 2, 3, 4], 8));

@@ -58,7 +58,11 @@ impl Remote {
     }
 
     /// Runs a request to its end.
-    pub(in crate::sink) fn run<T>(&self, what: &str, request: impl Future<Output = Result<T, Error>>) -> Result<T, SinkError> {
+    pub(in crate::sink) fn run<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, SinkError> {
         self.ask(what, request)?.map_err(|error| trouble::told(&self.url, what, &error))
     }
 
