@@ -1,13 +1,27 @@
-"""A reader of our Delta tables that shares nothing with the sidecar: the `deltalake` package and DuckDB."""
+"""Readers of our Delta tables that share nothing with the sidecar: the `deltalake` package, DuckDB over it, and DuckDB's own extension."""
 
+import hashlib
 import json
+import os
 import pathlib
+import subprocess
 
 import duckdb
 import pyarrow.fs
 import pyarrow.parquet
 from deltalake import DeltaTable
 from s3 import KEYS, S3
+from sidecar import ROOT
+
+
+def scan_python() -> str:
+    """$TIDELOG_DELTA_SCAN, or what deploy/lib.sh installed: the Python that has DuckDB's Delta extension."""
+    tools = pathlib.Path(os.environ.get("TIDELOG_TOOLS", pathlib.Path.home() / ".cache/tidelog"))
+    number = hashlib.sha256((ROOT / "tests/delta/requirements.txt").read_bytes()).hexdigest()[:16]
+    path = os.environ.get("TIDELOG_DELTA_SCAN") or str(tools / f"venv-{number}/bin/python")
+    if not os.access(path, os.X_OK):
+        raise RuntimeError("no DuckDB with its Delta extension: call ensure_delta_scan of deploy/lib.sh, or set TIDELOG_DELTA_SCAN")
+    return path
 
 
 def sink(url: str, name: str = "table", more: str = "") -> str:
@@ -24,7 +38,7 @@ class Table:
     """A table in a local folder, or in a bucket of the server `s3`."""
 
     def __init__(self, url: str, s3: S3 | None = None):
-        self.url = url
+        self.url, self.s3 = url, s3
         self.options = {"AWS_ENDPOINT_URL": s3.endpoint, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true", **KEYS} if s3 else {}
         if s3:
             keys = {"access_key": KEYS["AWS_ACCESS_KEY_ID"], "secret_key": KEYS["AWS_SECRET_ACCESS_KEY"]}
@@ -67,6 +81,13 @@ class Table:
         connection = duckdb.connect()
         connection.register("t", dataset)
         return connection.execute(query).fetchall()
+
+    def scan(self, query: str) -> list[tuple]:
+        """DuckDB's own reader, `delta_scan`, over a local folder; the table is `t`."""
+        argv = [scan_python(), str(ROOT / "tests/delta/scan.py"), self.url.removeprefix("file://"), query]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return [tuple(line) for line in json.loads(done.stdout)]
 
 
 def windows_at(url: str, s3: S3 | None = None) -> list[tuple[list[int], bytes]]:

@@ -310,3 +310,31 @@ fn a_broken_log() {
     lab.open(NOTHING).unwrap();
     assert_eq!(lab.windows(), [1, 2, 3]);
 }
+
+/// A V2 checkpoint in JSON, and the commits before it gone: windows, protocol and schema are known from it.
+#[test]
+fn a_checkpoint_in_json() {
+    let lab = Lab::new();
+    let mut sink = lab.open(NOTHING).unwrap();
+    let sha = (1..4).map(|id| deliver(&mut sink, id).unwrap()).last().unwrap();
+    let commits = lab.commits();
+    let mut actions = vec![json!({"checkpointMetadata": {"version": 2}})];
+    actions.extend([commits[0][1].clone(), commits[0][2].clone(), commits[2][1].clone()]);
+    actions.push(json!({"sidecar": {"path": "x.parquet", "sizeInBytes": 1, "modificationTime": 1}}));
+    let text = actions.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    fs::write(lab.at("_delta_log/00000000000000000002.checkpoint.80a083e8-7026-4e79-81be-64bd76c43a11.json"), text)
+        .unwrap();
+    for version in 0..2 {
+        fs::remove_file(lab.at(&format!("_delta_log/{version:020}.json"))).unwrap();
+    }
+    for hint in [&b"{\"version\":2,\"size\":5}"[..], b"{\"version\":", b"{\"version\":1}"] {
+        fs::write(lab.at("_delta_log/_last_checkpoint"), hint).unwrap();
+        let mut sink = lab.open(Position { delivered: Some((WindowId(3), sha)), ..NOTHING }).unwrap();
+        deliver(&mut sink, 2).unwrap();
+        assert!(fs::metadata(lab.at("_delta_log/00000000000000000004.json")).is_err());
+    }
+    deliver(&mut lab.open(NOTHING).unwrap(), 4).unwrap();
+    assert!(fs::metadata(lab.at("_delta_log/00000000000000000004.json")).is_ok());
+    fs::remove_file(lab.at("_delta_log/00000000000000000003.json")).unwrap();
+    refused(lab.open(NOTHING), "00000000000000000003.json is not there");
+}
