@@ -297,6 +297,14 @@ def test_other_people_s_commits(lab):
                 sidecar.start()
         sidecar.cut("end")
     delivered(sidecar)
+    # How far we are stands in somebody else's checkpoint alone, and our own is lost.
+    sidecar.kill()
+    checkpoint_of(sidecar).unlink()
+    table.open().create_checkpoint()
+    before = len(table.windows())
+    sidecar.start()
+    delivered(sidecar)
+    assert [w["txn"]["version"] for w in table.windows()][:before] == list(range(1, before + 1))
     same(sidecar, table, amended=True)
     operations = [h["operation"] for h in table.open().history()]
     assert operations.count("OPTIMIZE") >= 2 and "VACUUM END" in operations, operations
@@ -336,6 +344,24 @@ def test_a_table_made_by_somebody_else(lab):
     names = [field.name for field in opened.schema().fields]
     assert names[:3] == ["lsn", "log", "mine"] and {"wall", "after_bson", "schema_version"} <= set(names)
     assert table.sql("select count(mine) from t") == [(0,)]
+
+
+def test_settings_that_change(lab):
+    """Parts, compression and `bson` may change between windows: the schema stays, all rows are there; what is delivered again is known."""
+    table = Table(f"file://{lab.folder}/orders")
+    sidecar = lab.sidecar(lab.store(), config=BY_HAND + sink(table.url))
+    for more in ("", "bson = true\nparts = 3\n", 'compression = "zstd"\n'):
+        sidecar.kill()
+        sidecar.config = BY_HAND + sink(table.url, more=more)
+        sidecar.start()
+        with sidecar.client() as client:
+            client["d"]["c"].insert_many([{"more": more, "n": n} for n in range(50)])
+            sidecar.cut()
+    delivered(sidecar)
+    same(sidecar, table)
+    assert [len(w["adds"]) for w in table.windows()] == [1, 3, 1]
+    assert sum("metaData" in action for commit in table.commits() for action in commit) == 1
+    assert table.scan("select count(after_bson) from t where after is not null") == [(50,)]
 
 
 def test_amendments(lab):
