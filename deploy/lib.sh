@@ -12,6 +12,7 @@
 #   ensure_s3_server         an S3 server for tests; sets S3_SERVER to a program
 #   ensure_kafka DIR         the jars of Apache Kafka's broker; sets KAFKA to a folder of jars
 #   ensure_debezium_check DIR  Debezium's transform with a program around it; sets DEBEZIUM_CHECK to a folder of classes and jars
+#   ensure_delta_scan FILE   DuckDB with its Delta extension, in an environment of its own; sets DELTA_SCAN to its Python
 #   ensure_cargo_deny        cargo-deny on PATH
 #   build_release            the sidecar; sets TIDELOG_BIN unless it is given
 #   free_ports N             prints N free ports of loopback
@@ -68,6 +69,12 @@ ensure_venv() {
   "$VENV_PYTHON" -m pip install -q --disable-pip-version-check -r "$requirements" >&2 ||
     die "pip could not install $requirements"
   : >"$venv/complete"
+}
+
+ensure_delta_scan() {
+  local kept=${VENV_PYTHON:-}
+  ensure_venv "$1"
+  DELTA_SCAN=$VENV_PYTHON VENV_PYTHON=$kept
 }
 
 ensure_store() {

@@ -103,7 +103,7 @@ build_debug() {
 end_to_end() {
   export TIDELOG_STORE_BIN="$STORE_BIN" TIDELOG_NODE_CHECK="$NODE_CHECK" TIDELOG_GO_CHECK="$GO_CHECK"
   export TIDELOG_SECOND_STORE="$SECOND_STORE" TIDELOG_S3_SERVER="$S3_SERVER" TIDELOG_KAFKA="$KAFKA"
-  export TIDELOG_DEBEZIUM_CHECK="$DEBEZIUM_CHECK"
+  export TIDELOG_DEBEZIUM_CHECK="$DEBEZIUM_CHECK" TIDELOG_DELTA_SCAN="$DELTA_SCAN"
   export TIDELOG_BIN="${TIDELOG_BIN:-${CARGO_TARGET_DIR:-$root/target}/debug/tidelog}"
   export PYTHONDONTWRITEBYTECODE=1
   cd "$root/tests/e2e"
@@ -116,7 +116,7 @@ case $what in all | rust | e2e | kills | nemesis | restarts | model) ;; *) die "
 if [ "$what" = model ]; then export TIDELOG_SCHEDULES=${1:-${TIDELOG_SCHEDULES:-}}; fi
 [ -n "${TIDELOG_SCHEDULES:-}" ] || unset TIDELOG_SCHEDULES
 
-NODE_CHECK='' GO_CHECK='' SECOND_STORE='' S3_SERVER='' KAFKA='' DEBEZIUM_CHECK=''
+NODE_CHECK='' GO_CHECK='' SECOND_STORE='' S3_SERVER='' KAFKA='' DEBEZIUM_CHECK='' DELTA_SCAN=''
 ensure_apt ca-certificates build-essential pkg-config cmake ninja-build clang libclang-dev python3 python3-venv haproxy
 ensure_rust
 if [ "$what" != model ]; then
@@ -131,6 +131,7 @@ if [ "$what" = all ] || [ "$what" = e2e ]; then
   ensure_s3_server
   ensure_kafka "$root/tests/kafka"
   ensure_debezium_check "$root/tests/debezium"
+  ensure_delta_scan "$root/tests/delta/requirements.txt"
 fi
 
 case $what in

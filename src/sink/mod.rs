@@ -9,6 +9,8 @@
 //!
 //! A new sink is one file with an implementation of [`Sink`], and one line in [`build`].
 
+#[cfg(feature = "delta")]
+mod delta;
 mod error;
 mod folder;
 #[cfg(feature = "kafka")]
@@ -23,6 +25,8 @@ mod staging;
 #[cfg(feature = "webhook")]
 mod webhook;
 
+#[cfg(feature = "delta")]
+pub use delta::Delta;
 pub use error::{Class, SinkError};
 pub use folder::Folder;
 #[cfg(feature = "kafka")]
@@ -171,6 +175,8 @@ pub fn build(at: Setting, config: &SinkConfig) -> Result<Box<dyn Sink>, SinkErro
         SinkKind::Object => Ok(Box::new(Object::new(&at, config)?)),
         #[cfg(feature = "kafka")]
         SinkKind::Kafka => Ok(Box::new(Kafka::new(&at, config)?)),
+        #[cfg(feature = "delta")]
+        SinkKind::Delta => Ok(Box::new(Delta::new(&at, config)?)),
         #[cfg(feature = "webhook")]
         SinkKind::Webhook => Ok(Box::new(Webhook::new(&at, config)?)),
         #[allow(unreachable_patterns, reason = "what this program was built with has a line above")]

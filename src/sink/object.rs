@@ -16,10 +16,10 @@
 //! them, see `deploy/docs/sinks-object.md`).
 
 mod place;
-mod remote;
+pub(super) mod remote;
 mod shelf;
 mod trouble;
-mod upload;
+pub(super) mod upload;
 
 use super::latest::{LATEST, Latest};
 use super::{Chunk, Opening, Position, SealedFile, Setting, Shelf, Sink, SinkError};

@@ -23,6 +23,7 @@ use fill::Constants;
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 use rows::Rows;
+pub use schema::Kind;
 
 /// Rows of a row group, at most.
 pub const GROUP_ROWS: usize = 100_000;
@@ -30,6 +31,11 @@ pub const GROUP_ROWS: usize = 100_000;
 pub const GROUP_BYTES: usize = 32 << 20;
 /// The same for a file that is one of very many parts.
 const SMALL_GROUP_BYTES: usize = 256 << 10;
+
+/// The columns of every file, in their order: name, and what the values are.
+pub fn columns() -> impl Iterator<Item = (&'static str, Kind)> {
+    schema::COLUMNS.iter().map(|column| (column.name, column.kind))
+}
 
 /// Writes one Parquet file.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ const STATISTICS_BYTES: usize = 64;
 
 /// What the values of a column are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// UTF-8.
     Text,
     /// Bytes.

@@ -8,9 +8,11 @@ use super::super::{Setting, SinkError, WindowId};
 use super::{place, trouble};
 use crate::config::SinkConfig;
 use crate::types::Digest;
+use bytes::Bytes;
 use futures_util::TryStreamExt as _;
+use futures_util::future::try_join_all;
 use object_store::path::Path;
-use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
+use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use sha2::{Digest as _, Sha256};
 use std::future::Future;
 use std::path::PathBuf;
@@ -26,15 +28,15 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A prefix in a store.
 #[derive(Debug)]
-pub(super) struct Remote {
+pub(in crate::sink) struct Remote {
     runtime: Runtime,
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(in crate::sink) store: Arc<dyn ObjectStore>,
     prefix: Path,
     url: String,
 }
 
 impl Remote {
-    pub(super) fn new(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
+    pub(in crate::sink) fn new(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
         let options = Options::read(at, config)?;
         let (store, prefix) = place::client(at.name, &config.url, &options)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -42,21 +44,25 @@ impl Remote {
     }
 
     /// Where an object is. `name` may have slashes.
-    pub(super) fn path(&self, name: &str) -> Path {
+    pub(in crate::sink) fn path(&self, name: &str) -> Path {
         name.split('/').fold(self.prefix.clone(), Path::join)
     }
 
     /// An object's address, for errors.
-    pub(super) fn shown(&self, path: &Path) -> PathBuf {
+    pub(in crate::sink) fn shown(&self, path: &Path) -> PathBuf {
         trouble::shown(&self.url, &self.prefix, path).into()
     }
 
-    pub(super) fn url(&self) -> PathBuf {
+    pub(in crate::sink) fn url(&self) -> PathBuf {
         PathBuf::from(&self.url)
     }
 
     /// Runs a request to its end.
-    pub(super) fn run<T>(&self, what: &str, request: impl Future<Output = Result<T, Error>>) -> Result<T, SinkError> {
+    pub(in crate::sink) fn run<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, SinkError> {
         self.ask(what, request)?.map_err(|error| trouble::told(&self.url, what, &error))
     }
 
@@ -71,17 +77,17 @@ impl Remote {
     }
 
     /// Runs something whose end nobody needs, for a moment.
-    pub(super) fn farewell(&self, last: impl Future<Output = ()>) {
+    pub(in crate::sink) fn farewell(&self, last: impl Future<Output = ()>) {
         self.runtime.block_on(async { timeout(FAREWELL, last).await }).ok();
     }
 
     /// The handle on which uploads run beside each other, while something is waited for.
-    pub(super) fn handle(&self) -> &tokio::runtime::Handle {
+    pub(in crate::sink) fn handle(&self) -> &tokio::runtime::Handle {
         self.runtime.handle()
     }
 
     /// A small object; `None`: it is not there.
-    pub(super) fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, SinkError> {
+    pub(in crate::sink) fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, SinkError> {
         let what = format!("read {path}");
         match self.ask(&what, async { self.store.get(path).await?.bytes().await })? {
             Ok(bytes) => Ok(Some(bytes.to_vec())),
@@ -91,7 +97,7 @@ impl Remote {
     }
 
     /// SHA-256 of an object's bytes; `None`: it is not there.
-    pub(super) fn hash(&self, path: &Path) -> Result<Option<Digest>, SinkError> {
+    pub(in crate::sink) fn hash(&self, path: &Path) -> Result<Option<Digest>, SinkError> {
         let what = format!("read {path}");
         let mut stream = match self.ask(&what, self.store.get(path))? {
             Ok(found) => found.into_stream(),
@@ -106,13 +112,13 @@ impl Remote {
     }
 
     /// Writes an object, whatever is there.
-    pub(super) fn put(&self, path: &Path, bytes: Vec<u8>) -> Result<(), SinkError> {
+    pub(in crate::sink) fn put(&self, path: &Path, bytes: Vec<u8>) -> Result<(), SinkError> {
         self.run(&format!("write {path}"), self.store.put(path, bytes.into())).map(|_result| ())
     }
 
     /// Writes an object unless one is there. Where the store cannot do that in one step, it is looked for before. `false`: one
     /// is there, perhaps by an earlier try whose answer was lost.
-    pub(super) fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool, SinkError> {
+    pub(in crate::sink) fn create(&self, path: &Path, bytes: &[u8]) -> Result<bool, SinkError> {
         let what = format!("write {path}");
         let payload = PutPayload::from(bytes.to_vec());
         let done = self.ask(&what, self.store.put_opts(path, payload, PutMode::Create.into()))?;
@@ -125,7 +131,56 @@ impl Remote {
         }
     }
 
-    pub(super) fn remove(&self, path: &Path) -> Result<(), SinkError> {
+    /// As [`create`](Self::create), but refused where the store cannot do it in one step.
+    pub(in crate::sink) fn create_at_once(&self, path: &Path, bytes: &[u8]) -> Result<bool, SinkError> {
+        let what = format!("write {path}, unless it is there,");
+        let payload = PutPayload::from(bytes.to_vec());
+        match self.ask(&what, self.store.put_opts(path, payload, PutMode::Create.into()))? {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(error) => Err(trouble::told(&self.url, &what, &error)),
+        }
+    }
+
+    /// The last `length` bytes of an object of `size` bytes; `None`: it is not there, or has another size.
+    pub(in crate::sink) fn tail(&self, path: &Path, size: u64, length: u64) -> Result<Option<Bytes>, SinkError> {
+        let what = format!("read the end of {path}");
+        let range = size.saturating_sub(length)..size;
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let read = async {
+            let found = self.store.get_opts(path, options).await?;
+            let same = found.meta.size == size;
+            Ok((same, found.bytes().await?))
+        };
+        match self.ask(&what, read)? {
+            Ok((same, bytes)) => Ok(same.then_some(bytes)),
+            Err(error) if trouble::is_absent(&error) => Ok(None),
+            Err(error) => Err(trouble::told(&self.url, &what, &error)),
+        }
+    }
+
+    /// Several objects, at once; all must be there.
+    pub(in crate::sink) fn get_all(&self, paths: &[Path]) -> Result<Vec<Bytes>, SinkError> {
+        let one = |path| async move { self.store.get(path).await?.bytes().await };
+        self.run("read the log", try_join_all(paths.iter().map(one)))
+    }
+
+    /// The names right below `folder` that come after `name` (empty: all), in order.
+    pub(in crate::sink) fn names_after(&self, folder: &str, name: &str) -> Result<Vec<String>, SinkError> {
+        let prefix = self.path(folder);
+        let found = match name {
+            "" => self.store.list(Some(&prefix)),
+            name => self.store.list_with_offset(Some(&prefix), &prefix.clone().join(name)),
+        };
+        let found: Vec<ObjectMeta> = self.run(&format!("list {prefix}"), found.try_collect())?;
+        let below = |path: &Path| Some(path.as_ref().strip_prefix(prefix.as_ref())?.strip_prefix('/')?.to_owned());
+        let mut names: Vec<_> = found.iter().filter_map(|object| below(&object.location)).collect();
+        names.retain(|name| !name.contains('/'));
+        names.sort();
+        Ok(names)
+    }
+
+    pub(in crate::sink) fn remove(&self, path: &Path) -> Result<(), SinkError> {
         match self.ask(&format!("remove {path}"), self.store.delete(path))? {
             Ok(()) => Ok(()),
             Err(error) if trouble::is_absent(&error) => Ok(()),
@@ -134,7 +189,7 @@ impl Remote {
     }
 
     /// All objects of a window, or of an amendment.
-    pub(super) fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, SinkError> {
+    pub(in crate::sink) fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, SinkError> {
         let prefix = self.path(folder);
         self.run(&format!("list {prefix}"), self.store.list(Some(&prefix)).try_collect())
     }
@@ -161,7 +216,7 @@ impl Remote {
 
     /// The first window from `from` on that has an object, or with `complete` a manifest. Asks the store for names after it only
     /// (Azure has no such question: there the names of the whole prefix go over the wire).
-    pub(super) fn first_from(&self, from: WindowId, complete: bool) -> Result<Option<WindowId>, SinkError> {
+    pub(in crate::sink) fn first_from(&self, from: WindowId, complete: bool) -> Result<Option<WindowId>, SinkError> {
         let offset = self.path(&super::folder_name(from));
         let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
         let mut found = self.store.list_with_offset(prefix, &offset);

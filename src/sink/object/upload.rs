@@ -29,18 +29,18 @@ struct File {
 
 /// All files of the window.
 #[derive(Debug, Default)]
-pub(super) struct Uploads {
+pub(in crate::sink) struct Uploads {
     files: Vec<File>,
     under_way: JoinSet<Result<(), Error>>,
 }
 
 impl Uploads {
-    pub(super) fn begin(paths: impl Iterator<Item = Path>) -> Self {
+    pub(in crate::sink) fn begin(paths: impl Iterator<Item = Path>) -> Self {
         let file = |path| File { path, rest: BytesMut::new(), multipart: None };
         Self { files: paths.map(file).collect(), under_way: JoinSet::new() }
     }
 
-    pub(super) fn write(&mut self, remote: &Remote, file: usize, bytes: &[u8]) -> Result<(), SinkError> {
+    pub(in crate::sink) fn write(&mut self, remote: &Remote, file: usize, bytes: &[u8]) -> Result<(), SinkError> {
         let file = self.files.get_mut(file).ok_or(SinkError::Order("a file that was not begun"))?;
         file.rest.extend_from_slice(bytes);
         while file.rest.len() >= PART_BYTES {
@@ -51,7 +51,7 @@ impl Uploads {
     }
 
     /// Ends all files: after this they are there.
-    pub(super) fn seal(&mut self, remote: &Remote) -> Result<(), SinkError> {
+    pub(in crate::sink) fn seal(&mut self, remote: &Remote) -> Result<(), SinkError> {
         for file in &mut self.files {
             let rest = std::mem::take(&mut file.rest).freeze();
             if file.multipart.is_none() {
@@ -75,7 +75,7 @@ impl Uploads {
     }
 
     /// Gives up what is under way, as far as the store can be told so within a moment.
-    pub(super) fn abort(&mut self, remote: &Remote) {
+    pub(in crate::sink) fn abort(&mut self, remote: &Remote) {
         self.under_way.abort_all();
         let mut open: Vec<_> = self.files.drain(..).filter_map(|file| file.multipart).collect();
         if !open.is_empty() {
