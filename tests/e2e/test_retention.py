@@ -196,6 +196,21 @@ def test_killed_while_it_lets_go(lab):
     prove(sidecar, store)
 
 
+def test_records_go_by_age(lab):
+    """What is older than the bound goes, whatever the log's size; what is younger stays."""
+    store = lab.store()
+    settings = SETTINGS.replace(f"log_max_bytes = {LIMIT}", "log_max_age_ms = 3000")
+    sidecar = lab.sidecar(store, config=settings)
+    with sidecar.client() as client:
+        old_documents(client)
+        last = tail_lsn(sidecar)
+        churn(client)  # fills the segments that they are in
+        eventually(lambda: first_lsn(sidecar) > last, 30, "they are old enough")
+        touch_old(client)
+        assert status(sidecar)["log"]["held_bytes"] == 0
+    prove(sidecar, store)
+
+
 def kept(sidecar) -> list[dict]:
     return status(sidecar)["log"]["holders"]
 

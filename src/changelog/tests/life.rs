@@ -141,6 +141,36 @@ fn retention_removes_whole_segments_and_never_the_last() {
 }
 
 #[test]
+fn extents_tell_what_each_segment_holds_and_when_it_ended() {
+    let (disk, clock) = (FaultDisk::new(), Clock::manual(1_000));
+    let reopen = || {
+        let disk = Arc::new(disk.clone());
+        Changelog::open(disk, PathBuf::from(DIR), options(1000), Arc::clone(&clock), Box::new(|_| {})).unwrap().0
+    };
+    let log = reopen();
+    assert_eq!(log.extents().unwrap().closed, []);
+    for n in 0..40 {
+        clock.advance(10);
+        put(&log, vec![small(n)]).unwrap();
+    }
+    let told = log.extents().unwrap();
+    assert!(told.closed.len() > 3, "{told:?}");
+    let mut next = Lsn(1);
+    for extent in &told.closed {
+        assert_eq!(extent.first, next);
+        next = extent.last.next();
+        let mut reader = log.reader(extent.last);
+        let last = reader.next().unwrap().unwrap();
+        assert!(extent.ended_ms >= last.wall_ms && extent.ended_ms < last.wall_ms + 20, "{extent:?} {}", last.wall_ms);
+    }
+    let bytes: Vec<u64> = segments(&disk).iter().map(|path| disk.read(path).unwrap().len() as u64).collect();
+    let told_bytes: Vec<u64> = told.closed.iter().map(|e| e.bytes).chain([told.open_bytes]).collect();
+    assert_eq!(told_bytes, bytes);
+    drop(log);
+    assert_eq!(reopen().extents().unwrap(), told, "a restart changes nothing");
+}
+
+#[test]
 fn a_live_log_can_be_inspected() {
     let disk = FaultDisk::new();
     assert!(matches!(inspect(&disk), Err(LogError::Io { .. })), "no folder");
