@@ -101,7 +101,7 @@ async fn start_exporter(
 /// The folder of `export.dir`, if there is one, and those of `[sinks.NAME]`.
 fn sinks(config: &Config) -> Vec<SinkOptions> {
     let (dir, latest) = (config.export.dir.clone(), config.export.latest);
-    let folder = (!dir.as_os_str().is_empty()).then(|| ("folder", SinkConfig { dir, latest, ..SinkConfig::default() }));
+    let folder = (!dir.as_os_str().is_empty()).then(|| ("folder", SinkConfig { latest, dir, ..SinkConfig::default() }));
     let more = config.sinks.iter().map(|(name, sink)| (name.as_str(), sink.clone()));
     folder
         .into_iter()

@@ -22,6 +22,7 @@
 
 mod amend;
 mod batch;
+mod envelope;
 mod files;
 mod fold;
 mod line;
