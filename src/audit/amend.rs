@@ -1,7 +1,7 @@
 //! Amendments: records that a window lacked, delivered later in a folder beside it.
 
 use super::manifest::{self, Manifest, Missing};
-use super::merge::{Broken, Merge};
+use super::merge::{Broken, Merge, Reading};
 use super::window::{Audit, at};
 use super::{Kind, Stop, Wrong, expect, wrong};
 use sha2::{Digest as _, Sha256};
@@ -52,7 +52,8 @@ fn contents(
         Broken::At((file, line), wrong) => at(number, name(file), Some(line))(wrong),
         Broken::Io(error) => Stop::Io(error),
     };
-    let mut merge = Merge::open(audit.disk, dir, &manifest.files, false).map_err(stop)?;
+    let reading = Reading { prints: false, envelope: manifest.is_enveloped() };
+    let mut merge = Merge::open(audit.disk, dir, &manifest.files, reading).map_err(stop)?;
     while let Some(((file, count), line)) = merge.next().map_err(stop)? {
         let lsn = line.lsn;
         let checked = line.change().and_then(|change| {

@@ -3,7 +3,7 @@
 use super::line::{Change, Line, Sha, need};
 use super::manifest::{GapEntry, NamespaceEntry, Reconciled};
 use super::{GapTold, Kind, NamespaceTold, Wrong, expect, wrong};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A sum modulo 2^256, lowest limb first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,6 +115,9 @@ pub(super) struct Fold {
     /// Gaps closed and comparisons ended since the last manifest.
     closed: Vec<(u64, Gap)>,
     reconciled: Vec<Reconciled>,
+    /// Of windows with changes alone: namespaces and databases that were dropped from, and whether anything was renamed.
+    loose: BTreeSet<String>,
+    adrift: bool,
     /// The windows begin later than the log.
     late: bool,
     /// And the first of them was read: what was there before it is known in sum.
@@ -133,13 +136,7 @@ impl Fold {
             return;
         }
         for entry in told {
-            let namespace = self.namespaces.entry(entry.ns.clone()).or_default();
-            namespace.complete = entry.complete;
-            let mut sum = Sum::from_hex(&entry.fingerprint);
-            sum.add(namespace.print().negated());
-            namespace.before.1.add(sum);
-            let alive = namespace.alive();
-            namespace.before.0 = namespace.before.0.wrapping_add(entry.alive.wrapping_sub(alive));
+            self.believe(entry);
         }
         for gap in gaps.iter().filter(|gap| gap.since_lsn < first_lsn) {
             let (ns, cause, detail) = (gap.ns.clone(), gap.cause.clone(), gap.detail.clone());
@@ -154,15 +151,63 @@ impl Fold {
         self.closed.sort_by_key(|(_, gap)| gap.until.as_ref().map(|(lsn, _)| *lsn));
     }
 
+    /// Takes over what a manifest says of a namespace.
+    fn believe(&mut self, entry: &NamespaceEntry) {
+        let namespace = self.namespaces.entry(entry.ns.clone()).or_default();
+        namespace.complete = entry.complete;
+        let mut sum = Sum::from_hex(&entry.fingerprint);
+        sum.add(namespace.print().negated());
+        namespace.before.1.add(sum);
+        let alive = namespace.alive();
+        namespace.before.0 = namespace.before.0.wrapping_add(entry.alive.wrapping_sub(alive));
+    }
+
+    /// Before a window that has changes alone: what its manifest counts of drops and renames makes it unknown what is in the
+    /// namespaces that they were about.
+    pub(super) fn loosen(&mut self, counts: &BTreeMap<String, BTreeMap<String, u64>>) {
+        for (about, words) in counts {
+            self.adrift |= words.contains_key("rename");
+            if words.contains_key("drop") || words.contains_key("dropDatabase") {
+                self.loose.insert(about.clone());
+            }
+        }
+    }
+
+    /// Whether it is known what is in a namespace.
+    fn is_firm(&self, ns: &str) -> bool {
+        let db = ns.split_once('.').map_or(ns, |(db, _)| db);
+        !self.adrift && !self.loose.contains(ns) && !self.loose.contains(db)
+    }
+
+    /// At the end of a window that has changes alone: compares what is known with what its manifest says, and believes the rest.
+    pub(super) fn check_changes(&mut self, told: &[NamespaceEntry]) -> Result<(), Wrong> {
+        for entry in told.iter().filter(|entry| self.is_firm(&entry.ns)) {
+            let found = self.namespaces.get(&entry.ns);
+            let (alive, print) = found.map_or((0, Sum::default().hex()), |found| (found.alive(), found.print().hex()));
+            expect(entry.alive == alive && entry.fingerprint == print, Kind::Fingerprint, || {
+                let (ns, told) = (&entry.ns, &entry.fingerprint);
+                format!("{ns}: the manifest says {} alive, {told}; the lines give {alive}, {print}", entry.alive)
+            })?;
+        }
+        let unknown = self.namespaces.keys().find(|ns| !told.iter().any(|entry| entry.ns == **ns));
+        expect(unknown.is_none(), Kind::Namespaces, || format!("{unknown:?} is not in the manifest"))?;
+        for entry in told {
+            self.believe(entry);
+        }
+        self.closed.clear();
+        Ok(())
+    }
+
     /// Takes a change in.
     pub(super) fn change(&mut self, change: Change) -> Result<(), Wrong> {
         let Change { ns, key, epoch, seq, op, before, after } = change;
         let first = self.count(&ns, &key, epoch, seq)?;
+        let firm = self.is_firm(&ns);
         let namespace = self.namespaces.entry(ns).or_default();
         if let Some(image) = before.filter(|_| self.late && first) {
             namespace.show(&key, image);
         }
-        let held = namespace.living.get(&key).copied();
+        let held = if firm { namespace.living.get(&key).copied() } else { before };
         let show = |sha: Option<Sha>| sha.map_or_else(|| "nothing".to_owned(), hex::encode);
         expect(held == before, Kind::Chain, || format!("before is {}, the lines left {}", show(before), show(held)))?;
         expect(before != after, Kind::Op, || format!("{op} that changes nothing"))?;

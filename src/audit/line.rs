@@ -86,7 +86,12 @@ fn there<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
 /// Bytes in base64.
 fn base64<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| STANDARD.decode(text).map_err(|e| serde::de::Error::custom(format!("base64: {e}")))).transpose()
+    text.map(|text| decode(&text).map_err(|e| serde::de::Error::custom(format!("base64: {e}")))).transpose()
+}
+
+/// Bytes of base64 text.
+pub(super) fn decode(text: &str) -> Result<Vec<u8>, ::base64::DecodeError> {
+    STANDARD.decode(text)
 }
 
 /// A SHA-256.

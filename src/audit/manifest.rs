@@ -103,10 +103,18 @@ impl Manifest {
         self.selection.is_none() && self.form.as_ref().is_none_or(|form| form.envelope == "tidelog")
     }
 
-    /// The audit reads what is in the files: our own records, as lines or (where this program can) as rows.
+    /// The audit reads what is in the files: lines, or (where this program can) rows.
     pub(super) fn is_read(&self) -> bool {
-        let reads = |format: &str| format == "jsonl" || (cfg!(feature = "parquet") && format == "parquet");
-        self.form.as_ref().is_none_or(|form| form.envelope == "tidelog" && reads(&form.format))
+        let (lines, rows) = (["tidelog", "debezium"], cfg!(feature = "parquet"));
+        self.form.as_ref().is_none_or(|form| match form.format.as_str() {
+            "jsonl" => lines.contains(&form.envelope.as_str()),
+            format => rows && format == "parquet" && form.envelope == "tidelog",
+        })
+    }
+
+    /// The files hold changes in Debezium's envelope, and no control records.
+    pub(super) fn is_enveloped(&self) -> bool {
+        self.form.as_ref().is_some_and(|form| form.envelope == "debezium")
     }
 
     /// The files are read from their end, so their bytes are proved before.

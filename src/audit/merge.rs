@@ -1,5 +1,6 @@
 //! The lines (or rows) of a window whose files are parts: one stream in the order of the log.
 
+use super::envelope;
 use super::files::Lines;
 use super::line::{self, Line};
 use super::manifest::File;
@@ -38,12 +39,29 @@ enum Source {
 #[derive(Debug)]
 struct Part {
     source: Source,
-    /// Each line gets the SHA-256 of its bytes.
-    prints: bool,
+    reading: Reading,
     /// Lines read, the head included.
     count: u64,
     /// The line that comes next.
     head: Option<Box<Line>>,
+}
+
+/// What a file held, once it was read.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// Its lines (rows).
+    pub(super) lines: u64,
+    /// Its length and SHA-256; `None`: it is Parquet, whose bytes were proved before.
+    pub(super) bytes: Option<(u64, String)>,
+}
+
+/// How the lines of a window are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// Each line gets the SHA-256 of its bytes (of its row's values).
+    pub(super) prints: bool,
+    /// A line is in Debezium's envelope.
+    pub(super) envelope: bool,
 }
 
 /// All files of a window.
@@ -54,18 +72,18 @@ pub(super) struct Merge {
 
 impl Merge {
     /// Opens them. Parquet is told by the name; its bytes must have been proved before.
-    pub(super) fn open(disk: &dyn Disk, dir: &Path, files: &[File], prints: bool) -> Result<Self, Broken> {
+    pub(super) fn open(disk: &dyn Disk, dir: &Path, files: &[File], reading: Reading) -> Result<Self, Broken> {
         let mut this = Self { parts: Vec::with_capacity(files.len()) };
         for (number, file) in files.iter().enumerate() {
             let path = dir.join(&file.name);
             let source = match path.extension().and_then(|ending| ending.to_str()) {
                 #[cfg(feature = "parquet")]
-                Some("parquet") => {
-                    Source::Rows(Rows::open(disk, &path, prints)?.map_err(|wrong| Broken::At((number, 0), wrong))?)
-                }
+                Some("parquet") => Source::Rows(
+                    Rows::open(disk, &path, reading.prints)?.map_err(|wrong| Broken::At((number, 0), wrong))?,
+                ),
                 _ => Source::Lines(Lines::open(disk, &path)?),
             };
-            let mut part = Part { source, prints, count: 0, head: None };
+            let mut part = Part { source, reading, count: 0, head: None };
             part.advance(number)?;
             this.parts.push(part);
         }
@@ -88,12 +106,12 @@ impl Merge {
         Ok(Some((place, *line)))
     }
 
-    /// Lines of each file; its length and SHA-256, but of Parquet.
-    pub(super) fn finish(self) -> io::Result<Vec<(u64, Option<(u64, String)>)>> {
+    /// What each file held.
+    pub(super) fn finish(self) -> io::Result<Vec<Whole>> {
         let finish = |part: Part| match part.source {
-            Source::Lines(lines) => Ok((part.count, Some(lines.finish()?))),
+            Source::Lines(lines) => Ok(Whole { lines: part.count, bytes: Some(lines.finish()?) }),
             #[cfg(feature = "parquet")]
-            Source::Rows(_) => Ok((part.count, None)),
+            Source::Rows(_) => Ok(Whole { lines: part.count, bytes: None }),
         };
         self.parts.into_iter().map(finish).collect()
     }
@@ -122,10 +140,10 @@ impl Part {
         };
         let Some((bytes, ended)) = next else { return Ok(()) };
         self.count += 1;
+        let parse = if self.reading.envelope { envelope::parse } else { line::parse };
         let whole = expect(ended, Kind::LineForm, || "the file ends within a line".into());
-        let mut line =
-            whole.and_then(|()| line::parse(bytes)).map_err(|wrong| Broken::At((number, self.count), wrong))?;
-        line.print = self.prints.then(|| Sha256::digest(bytes).into());
+        let mut line = whole.and_then(|()| parse(bytes)).map_err(|wrong| Broken::At((number, self.count), wrong))?;
+        line.print = self.reading.prints.then(|| Sha256::digest(bytes).into());
         self.head = Some(Box::new(line));
         Ok(())
     }

@@ -23,6 +23,7 @@
 mod amend;
 mod batch;
 mod begin;
+mod envelope;
 mod files;
 mod fold;
 mod line;

@@ -311,7 +311,7 @@ fn print(row: &Row) -> Sha {
     let mut hash = Sha256::new();
     let mut value = |kind: u8, bytes: &[u8]| {
         hash.update([kind]);
-        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
     for (_, field) in row.get_column_iter() {
@@ -320,8 +320,8 @@ fn print(row: &Row) -> Sha {
             Field::Str(text) => value(1, text.as_bytes()),
             Field::Bytes(bytes) => value(2, bytes.data()),
             Field::Bool(flag) => value(3, &[u8::from(*flag)]),
-            Field::Int(number) => value(4, &number.to_be_bytes()),
-            Field::Long(number) | Field::TimestampMillis(number) => value(5, &number.to_be_bytes()),
+            Field::Int(number) => value(4, &number.to_le_bytes()),
+            Field::Long(number) | Field::TimestampMillis(number) => value(5, &number.to_le_bytes()),
             other => value(6, other.to_string().as_bytes()),
         }
     }

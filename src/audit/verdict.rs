@@ -145,6 +145,8 @@ pub struct Verdict {
     pub unread: u64,
     /// Windows whose latest files hold exactly the last changes of their history.
     pub latest: u64,
+    /// Windows whose files have changes alone (Debezium's envelope): control records are not in them.
+    pub changes_only: u64,
     /// A window at the end has no manifest: it was never finished, or is being written now.
     pub unfinished: Option<u64>,
     /// The state at the end.
@@ -197,6 +199,13 @@ impl fmt::Display for Verdict {
                 f,
                 "of {} windows only the manifests and the files' bytes were proved: what is in such files is not read here",
                 self.unread
+            )?;
+        }
+        if self.changes_only > 0 {
+            writeln!(
+                f,
+                "the files of {} windows have changes alone: gaps are not proved, nor is the state of a namespace once one was dropped or renamed",
+                self.changes_only
             )?;
         }
         if self.latest > 0 {

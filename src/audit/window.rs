@@ -7,7 +7,7 @@ use super::files::Lines;
 use super::fold::Fold;
 use super::line::Line;
 use super::manifest::{self, File, Manifest, Missing};
-use super::merge::{Broken, Merge, Place};
+use super::merge::{Broken, Merge, Place, Reading};
 use super::newest::{Expected, Newest};
 use super::{Finding, Kind, Stop, Verdict, Wrong, expect};
 use crate::disk::Disk;
@@ -29,12 +29,15 @@ pub(super) struct Audit<'a> {
     pub(super) clock: u64,
 }
 
+/// Records by what they are about and by their word.
+type Counts = BTreeMap<String, BTreeMap<String, u64>>;
+
 /// What the lines of one window give.
 #[derive(Default)]
 struct Tally {
     records: u64,
     changes: u64,
-    counts: BTreeMap<String, BTreeMap<String, u64>>,
+    counts: Counts,
     /// hlc and wall time.
     first: Option<(String, String)>,
     last: Option<(String, String)>,
@@ -183,14 +186,19 @@ impl Audit<'_> {
 
     /// Reads the lines of the history in the order of the log.
     fn lines(&mut self, number: u64, dir: &Path, manifest: &Manifest, tally: &mut Tally) -> Result<(), Stop> {
-        let prints = tally.newest.is_some();
-        self.stream((number, dir), manifest.parts().0, prints, &mut |this, line| this.line(line, manifest, tally))
+        let reading = Reading { prints: tally.newest.is_some(), envelope: manifest.is_enveloped() };
+        if manifest.is_enveloped() {
+            self.fold.loosen(&manifest.counts);
+            self.verdict.changes_only += 1;
+        }
+        self.stream((number, dir), manifest.parts().0, reading, &mut |this, line| this.line(line, manifest, tally))
     }
 
     /// Reads the latest files and compares them with what the history gave.
     fn latest(&mut self, number: u64, dir: &Path, manifest: &Manifest, mut expected: Expected) -> Result<(), Stop> {
         let files = manifest.parts().1;
-        self.stream((number, dir), files, true, &mut |_, line| expected.line(&line))?;
+        let reading = Reading { prints: true, envelope: manifest.is_enveloped() };
+        self.stream((number, dir), files, reading, &mut |_, line| expected.line(&line))?;
         expected.end().map_err(at(number, files.first().map(|file| file.name.as_str()), None))?;
         self.verdict.latest += 1;
         Ok(())
@@ -201,7 +209,7 @@ impl Audit<'_> {
         &mut self,
         (number, dir): (u64, &Path),
         files: &[File],
-        prints: bool,
+        reading: Reading,
         each: &mut dyn FnMut(&mut Self, Line) -> Result<(), Wrong>,
     ) -> Result<(), Stop> {
         let name = |file: usize| files.get(file).map(|f| f.name.as_str());
@@ -209,7 +217,7 @@ impl Audit<'_> {
             Broken::At(place, wrong) => Ok((place, wrong)),
             Broken::Io(error) => Err(Stop::Io(error)),
         };
-        let mut merge = match Merge::open(self.disk, dir, files, prints).map_err(broken) {
+        let mut merge = match Merge::open(self.disk, dir, files, reading).map_err(broken) {
             Ok(merge) => merge,
             Err(found) => return Err(self.spoiled(number, dir, files, found?)?),
         };
@@ -231,11 +239,11 @@ impl Audit<'_> {
         if let Some(found) = found {
             return Err(self.spoiled(number, dir, files, found)?);
         }
-        for ((file, (count, bytes)), at_file) in files.iter().zip(merge.finish()?).zip(0..) {
+        for ((file, found), at_file) in files.iter().zip(merge.finish()?).zip(0..) {
             let here = || at(number, name(at_file), None);
-            let records = || format!("{count} lines, the manifest says {}", file.records);
-            expect(count == file.records, Kind::Counts, records).map_err(here())?;
-            if let Some((length, sha)) = bytes {
+            let records = || format!("{} lines, the manifest says {}", found.lines, file.records);
+            expect(found.lines == file.records, Kind::Counts, records).map_err(here())?;
+            if let Some((length, sha)) = found.bytes {
                 same_bytes(file, length, &sha).map_err(here())?;
             }
         }
@@ -271,7 +279,7 @@ impl Audit<'_> {
         expect(line.log == manifest.log, Kind::LineForm, || format!("it is of log {}", line.log))?;
         self.skip(manifest, tally, line.lsn)?;
         let (next, found) = (tally.next.max(manifest.first_lsn), line.lsn);
-        let fits = if manifest.selection.is_some() { found >= next } else { found == next };
+        let fits = if manifest.is_whole() { found == next } else { found >= next };
         expect(fits, Kind::Lsn, || format!("lsn {found} where {next} belongs"))?;
         expect(found <= manifest.last_lsn, Kind::Lsn, || format!("the window ends with lsn {}", manifest.last_lsn))?;
         tally.next = found + 1;
@@ -289,7 +297,7 @@ impl Audit<'_> {
         tally.records += 1;
         tally.continued = line.continued;
         // Of a selection, some changes of a transaction may be elsewhere.
-        if manifest.selection.is_none() && manifest.missing.is_empty() {
+        if manifest.is_whole() && manifest.missing.is_empty() {
             self.batch.line(line.txn.clone(), line.continued)?;
         }
         if let Some(word) = line.control.clone() {
@@ -307,7 +315,7 @@ impl Audit<'_> {
     fn skip(&mut self, manifest: &Manifest, tally: &mut Tally, lsn: u64) -> Result<(), Wrong> {
         while let Some(missing) = manifest.missing.get(tally.skipped).filter(|missing| missing.lsn < lsn) {
             let next = tally.next.max(manifest.first_lsn);
-            let fits = if manifest.selection.is_some() { missing.lsn >= next } else { missing.lsn == next };
+            let fits = if manifest.is_whole() { missing.lsn == next } else { missing.lsn >= next };
             expect(fits, Kind::Lsn, || format!("missing: lsn {} where {next} belongs", missing.lsn))?;
             tally.next = missing.lsn + 1;
             tally.skipped += 1;
@@ -318,10 +326,16 @@ impl Audit<'_> {
     }
 
     fn totals(&mut self, manifest: &Manifest, tally: &Tally) -> Result<(), Wrong> {
-        let selected = manifest.selection.is_some() || !manifest.missing.is_empty();
+        let selected = !manifest.is_whole() || !manifest.missing.is_empty();
         expect(selected || !tally.continued, Kind::Batch, || "its last record says that its batch goes on".into())?;
         let (told, found) = (manifest.records, tally.records);
         expect(told == found, Kind::Counts, || format!("{found} records, the manifest says {told}"))?;
+        if manifest.is_enveloped() {
+            let changes = changes_of(&manifest.counts);
+            expect(changes == tally.counts, Kind::Counts, || "the counts are not those of the lines".into())?;
+            self.fold.join(&manifest.namespaces, &manifest.gaps, manifest.first_lsn);
+            return self.fold.check_changes(&manifest.namespaces);
+        }
         expect(manifest.counts == tally.counts, Kind::Counts, || "the counts are not those of the lines".into())?;
         let ours = |clocks: &Option<(String, String)>| clocks.clone().unzip();
         let first = (manifest.first_hlc.clone(), manifest.first_wall.clone());
@@ -338,6 +352,16 @@ impl Tally {
     fn add(&mut self, about: String, word: String) {
         *self.counts.entry(about).or_default().entry(word).or_default() += 1;
     }
+}
+
+/// Of counts those of changes.
+fn changes_of(counts: &Counts) -> Counts {
+    let words = ["insert", "update", "replace", "delete", "observed"];
+    let of = |inner: &BTreeMap<String, u64>| -> BTreeMap<String, u64> {
+        inner.iter().filter(|(word, _)| words.contains(&word.as_str())).map(|(word, n)| (word.clone(), *n)).collect()
+    };
+    let all = counts.iter().map(|(about, inner)| (about.clone(), of(inner)));
+    all.filter(|(_, inner)| !inner.is_empty()).collect()
 }
 
 /// Puts the place to what is wrong.

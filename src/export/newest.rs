@@ -190,7 +190,7 @@ impl Newest {
             piece.clear();
             for (entity, lsn) in entries {
                 piece.extend_from_slice(entity);
-                piece.extend_from_slice(&lsn.to_be_bytes());
+                piece.extend_from_slice(&lsn.to_le_bytes());
             }
             file.append(&piece)?;
         }
@@ -210,7 +210,7 @@ fn entity(change: &Change, stretch: u64) -> [u8; 16] {
     let mut hash = Sha256::new();
     hash.update(change.ns.as_str().as_bytes());
     hash.update([0]);
-    hash.update(stretch.to_be_bytes());
+    hash.update(stretch.to_le_bytes());
     hash.update(change.key.as_bytes());
     let mut short = [0; 16];
     short.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
@@ -243,7 +243,7 @@ impl Run<'_> {
 
 fn parse(bytes: &[u8]) -> Option<Entry> {
     let (entity, lsn) = bytes.split_first_chunk::<16>()?;
-    Some((*entity, u64::from_be_bytes(*lsn.first_chunk()?)))
+    Some((*entity, u64::from_le_bytes(*lsn.first_chunk()?)))
 }
 
 /// Sets the bit of each entity's last change in all runs.

@@ -212,7 +212,7 @@ fn spoiled_and_resealed() {
             }),
             ("a negative number", Kind::LineForm, &|f| resealed(f, 2, |r| *cell(r, 0, "seq") = Field::Long(-1))),
             ("a control record that has a key", Kind::LineForm, &|f| {
-                resealed(f, 1, |r| *cell(r, 0, "key") = text("00"))
+                resealed(f, 1, |r| *cell(r, 0, "key") = text("00"));
             }),
             ("another namespace than its detail's", Kind::LineForm, &|f| {
                 resealed(f, 1, |r| *cell(r, 1, "ns") = text("shop.others"));

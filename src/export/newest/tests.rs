@@ -82,19 +82,20 @@ fn chosen(disk: &FaultDisk, records: &[Record], most: usize) -> Vec<Record> {
     let path = PathBuf::from("/data/tmp/latest-x");
     let mut newest = Newest::begin(Arc::new(disk.clone()), path.clone(), first, last).expect("begin");
     newest.most = most;
-    records.iter().for_each(|record| newest.add(record).expect("add"));
+    for record in records {
+        newest.add(record).expect("add");
+        assert!(newest.entries.len() <= most, "memory is bounded");
+    }
     let mut chosen = newest.settle().expect("settle");
     assert!(!disk.exists(&path).expect("exists"), "nothing is left behind");
     records.iter().filter(|record| chosen.takes(record)).cloned().collect()
 }
 
 fn changes(records: &[Record]) -> Vec<(&Change, u64)> {
-    let change = |record: &'_ Record| match &record.body {
-        Body::Change(_) => Some(record.lsn.0),
-        Body::Control(_) => None,
-    };
-    let told = records.iter().filter_map(|r| Some((r, change(r)?)));
-    told.filter_map(|(r, lsn)| if let Body::Change(change) = &r.body { Some((&**change, lsn)) } else { None }).collect()
+    fn change(record: &Record) -> Option<&Change> {
+        if let Body::Change(change) = &record.body { Some(change) } else { None }
+    }
+    records.iter().filter_map(|record| Some((change(record)?, record.lsn.0))).collect()
 }
 
 proptest! {
@@ -107,8 +108,12 @@ proptest! {
             let few = chosen(&disk, window, 2);
             prop_assert_eq!(&few, &chosen(&disk, window, 1 << 20), "however much is held");
             prop_assert!(few.is_sorted_by_key(|record| record.lsn));
-            window.iter().for_each(|record| apply(&mut whole, record));
-            few.iter().for_each(|record| apply(&mut latest, record));
+            for record in window {
+                apply(&mut whole, record);
+            }
+            for record in &few {
+                apply(&mut latest, record);
+            }
             prop_assert_eq!(full(&whole), full(&latest));
             least(window, &few)?;
         }
