@@ -126,7 +126,7 @@ fn copied(place: &Path) -> Fallible<(u64, Duration)> {
     for window in std::fs::read_dir(place.join("export"))? {
         let window = window?.path();
         for file in std::fs::read_dir(window).into_iter().flatten() {
-            let (mut from, mut to) = (File::open(file?.path())?, File::create(place.join("copy"))?);
+            let (mut from, mut to) = (File::open(file?.path())?, tempfile::tempfile_in(place)?);
             bytes += std::io::copy(&mut from, &mut to)?;
             to.sync_all()?;
         }
