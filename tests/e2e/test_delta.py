@@ -303,6 +303,7 @@ def test_other_people_s_commits(lab):
     table.open().create_checkpoint()
     before = len(table.windows())
     sidecar.start()
+    sidecar.cut("after the start")
     delivered(sidecar)
     assert [w["txn"]["version"] for w in table.windows()][:before] == list(range(1, before + 1))
     same(sidecar, table, amended=True)
