@@ -261,7 +261,6 @@ def test_away_for_many_windows(lab, place):
     for number in range(60):
         with trial.sidecar.client() as client:
             client["away"]["c"].insert_one({"_id": number, "fill": f"{number:05}" * 50_000})
-        trial.write()
         eventually(lambda: trial.delivered("folder"), 30, "the folder goes on", 0.01)
         # The first ones fill what has a bound.
         before = memory(trial) if number == 19 else before
