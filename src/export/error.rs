@@ -60,7 +60,9 @@ pub enum ExportError {
         closed: WindowId,
     },
     /// A new sink is to begin with a window that is far off.
-    #[error("sink {sink} is to start with window {first}, but only {closed} are closed: use \"now\"")]
+    #[error(
+        "sink {sink} is to start with window {first}, but only {closed} are closed: it begins when that one is; \"now\" is the next"
+    )]
     Start {
         /// The sink.
         sink: String,

@@ -6,7 +6,8 @@
 
 use super::dead::Missing;
 use super::ledger::Window;
-use crate::config::{Compression, Envelope, Format, NamespacePattern};
+use crate::config::{Compression, Envelope, Format, NamespacePattern, SinkConfig};
+use crate::format::Form;
 use crate::format::ejson::text;
 use crate::format::jsonl::control_words;
 use crate::types::{Body, Control, Gap, Hlc, LogId, LogState, Record, remedy};
@@ -64,6 +65,16 @@ pub struct FormEntry {
     pub parts: u32,
 }
 
+impl FormEntry {
+    /// Of a form; `None`: the plain one.
+    pub fn of(form: Form) -> Option<Self> {
+        let Form { format, envelope, compression, parts, .. } = form;
+        let plain =
+            format == Format::Jsonl && envelope == Envelope::Tidelog && compression == Compression::None && parts == 1;
+        (!plain).then_some(Self { format, envelope, compression, parts })
+    }
+}
+
 /// Which namespaces a sink gets.
 #[derive(Clone, Debug, Serialize)]
 pub struct SelectionEntry {
@@ -71,6 +82,14 @@ pub struct SelectionEntry {
     pub namespaces: Vec<NamespacePattern>,
     /// But not these.
     pub exclude: Vec<NamespacePattern>,
+}
+
+impl SelectionEntry {
+    /// Of a sink; `None`: it gets all.
+    pub fn of(config: &SinkConfig) -> Option<Self> {
+        let (namespaces, exclude) = (config.namespaces.clone(), config.exclude.clone());
+        config.selects().then_some(Self { namespaces, exclude })
+    }
 }
 
 /// What depends on the sink.

@@ -4,7 +4,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::error::ExportError;
 use super::worker::{SinkOptions, Sources};
 use crate::config::Start;
-use crate::types::WindowId;
+use crate::types::{LogState, WindowId};
 
 /// Before the first window, or after one that it will not get. What was found is made durable, so
 /// that `now` is asked once.
@@ -46,4 +46,15 @@ fn gone(sources: &Sources, closed: WindowId) -> Result<WindowId, ExportError> {
         }
     }
     Ok(gone)
+}
+
+/// The state at a window's end.
+pub(super) fn state_at(sources: &Sources, window: WindowId) -> Result<LogState, ExportError> {
+    let mut state = LogState::default();
+    for id in 1..=window.0 {
+        if let Some(window) = sources.windows.get(WindowId(id))? {
+            window.fold(&mut state);
+        }
+    }
+    Ok(state)
 }

@@ -15,7 +15,7 @@ use super::start;
 use super::tidy::{Retained, Tidied, Tidy};
 use super::writing::{Stop, Writing};
 use crate::changelog::{Changelog, LogError, Reader};
-use crate::config::{Envelope, Format, SinkConfig};
+use crate::config::SinkConfig;
 use crate::disk::Disk;
 use crate::enrich::Enrichment;
 use crate::format::jsonl::{Bson, control_words};
@@ -79,6 +79,8 @@ pub(super) struct Worker {
     enrichment: Enrichment,
     sink: Option<Box<dyn Sink>>,
     position: Option<Checkpoint>,
+    /// It is known where it begins.
+    begun: bool,
     letters: Arc<Mutex<DeadLetters>>,
     pace: Pace,
     underway: Arc<Underway>,
@@ -118,27 +120,39 @@ impl Worker {
     pub(super) fn new(sources: Sources, options: SinkOptions, stop: Arc<AtomicBool>) -> Result<Self, ExportError> {
         let known = checkpoint::load(&*sources.disk, &sources.checkpoints, options.name, sources.log_id)?;
         let closed = sources.windows.last();
-        let position = match known {
-            Some(at) => Some(at),
-            None => start::begin(&sources, &options, closed)?,
+        let (position, begun) = match known.map_or_else(|| start::begin(&sources, &options, closed), |at| Ok(Some(at)))
+        {
+            Ok(position) => (position, true),
+            // The others go on; it is looked at again like any sink that needs a person.
+            Err(ExportError::Start { .. } | ExportError::Trimmed { .. }) => (None, false),
+            Err(error) => return Err(error),
         };
         let delivered = position.map_or(WindowId::ZERO, |p| p.window);
         if delivered > closed {
             return Err(ExportError::Ahead { sink: options.name.to_owned(), delivered, closed });
         }
-        let mut state = LogState::default();
-        for id in 1..=delivered.0 {
-            if let Some(window) = sources.windows.get(WindowId(id))? {
-                window.fold(&mut state);
-            }
-        }
+        let state = start::state_at(&sources, delivered)?;
         let letters = DeadLetters::open(Arc::clone(&sources.disk), &sources.dead, options.name, sources.log_id)?;
         let (form, letters) = (Form::of(&options.config), Arc::new(Mutex::new(letters)));
         let (enrichment, pace) = (Enrichment::default(), Pace::new(options.config.bytes_per_second));
         let (consumers, windows) = (Arc::clone(&sources.consumers), Arc::clone(&sources.windows));
         let tidy = Tidy::new(options.name, &options.config, consumers, windows);
         let (sink, underway, stop) = (None, Arc::default(), Stop(stop));
-        Ok(Self { sources, options, form, enrichment, sink, position, letters, pace, underway, tidy, state, stop })
+        Ok(Self {
+            sources,
+            options,
+            form,
+            enrichment,
+            sink,
+            position,
+            begun,
+            letters,
+            pace,
+            underway,
+            tidy,
+            state,
+            stop,
+        })
     }
 
     pub(super) fn position(&self) -> Option<Checkpoint> {
@@ -188,6 +202,11 @@ impl Worker {
     fn deliver(&mut self, now_ms: i64) -> Result<Progress, ExportError> {
         if self.stop.wished() {
             return Ok(Progress::Stopped);
+        }
+        if !self.begun {
+            self.position = start::begin(&self.sources, &self.options, self.sources.windows.last())?;
+            self.state = start::state_at(&self.sources, self.position.map_or(WindowId::ZERO, |at| at.window))?;
+            self.begun = true;
         }
         let mut sink = self.opened()?;
         let delivered = self.position.map_or(WindowId::ZERO, |p| p.window);
@@ -433,8 +452,8 @@ impl Worker {
             role: (number >= history).then_some("latest"),
         };
         let delivered = Delivered {
-            form: self.form_entry(),
-            selection: self.selection_entry(),
+            form: FormEntry::of(self.form),
+            selection: SelectionEntry::of(&self.options.config),
             files: written.files.iter().enumerate().map(entry).collect(),
             missing: written.missing,
             amendment,
@@ -452,21 +471,6 @@ impl Worker {
             seen.gaps.retain(|_, gap| config.takes(gap.ns.as_str()));
         }
         seen
-    }
-
-    fn form_entry(&self) -> Option<FormEntry> {
-        let Form { format, envelope, compression, parts, .. } = self.form;
-        let plain = format == Format::Jsonl
-            && envelope == Envelope::Tidelog
-            && compression == crate::config::Compression::None
-            && parts == 1;
-        (!plain).then_some(FormEntry { format, envelope, compression, parts })
-    }
-
-    fn selection_entry(&self) -> Option<SelectionEntry> {
-        let config = &self.options.config;
-        let (namespaces, exclude) = (config.namespaces.clone(), config.exclude.clone());
-        config.selects().then_some(SelectionEntry { namespaces, exclude })
     }
 }
 

@@ -255,9 +255,10 @@ def test_who_holds_the_log_is_told(lab):
         roll_past(sidecar, client, 300)
         sidecar.stop()
         sidecar.config = SETTINGS + small + block("new", type="folder", dir=str(lab.folder / "new"), start=1)
-        process = sidecar.spawn().process
-        eventually(lambda: not process.alive(), 30, "it ends")
-        assert 'start = "oldest"' not in process.output() and "whose records retention removed; the oldest window" in process.output()
+        sidecar.start()
+        eventually(lambda: status_of(sidecar, "new")["state"] == "stopped", 30, "it is stopped, alone")
+        assert "whose records retention removed; the oldest window" in sidecar.http("/readyz")[1]
+        sidecar.stop()
         sidecar.config = SETTINGS + small + block("new", type="folder", dir=str(lab.folder / "new"))
         sidecar.start()
         begins = first_lsn(sidecar)

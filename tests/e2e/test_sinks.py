@@ -192,6 +192,27 @@ def test_a_sink_comes_goes_and_comes_back(lab):
     assert verdict(out / "late", holds=False)["finding"]["kind"] == "window-missing"
 
 
+def test_a_sink_that_is_to_begin_later_waits_alone(lab):
+    """`start` with a window that is not closed yet: the sink is stopped, says so, and begins by itself when it is."""
+    out = lab.folder / "out"
+    config = block("late", type="folder", dir=str(out), start=4) + "[export]\nretry_max_ms = 200\n"
+    sidecar = lab.sidecar(lab.store(), config=config)
+    with sidecar.client() as client:
+        load(client, 1)
+        eventually(lambda: len(windows_of(sidecar.export)) >= 1, 60, "the other sink has a window")
+        eventually(lambda: "is to start with window 4" in sidecar.http("/readyz")[1], 30, "/readyz says why")
+        assert sidecar.http("/readyz")[0] == 200 and not out.exists()
+        for number in range(5):
+            client["shop"]["orders"].insert_one({"_id": f"more {number}"})
+            sidecar.http(f"/v1/cut?label={number}", "POST")
+        eventually(lambda: len(folders_of(out)) >= 2, 60, "it has begun")
+    sidecar.await_ready()
+    sidecar.cut("end")
+    assert folders_of(out)[0].name == "window-0000000004"
+    assert [w.name for w in folders_of(out)] == [w.name for w in windows_of(sidecar.export)[3:]]
+    verdict(out)
+
+
 def test_a_sink_that_fails_holds_up_no_other(lab):
     """Its place is somebody else's: it stops alone and says so; mended, it goes on without a restart."""
     bad = lab.folder / "bad"
