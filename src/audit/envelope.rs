@@ -69,8 +69,17 @@ struct Ours {
 
 /// Reads a line.
 pub(super) fn parse(bytes: &[u8]) -> Result<Line, Wrong> {
-    let Envelope { before, after, update, source, op, ts_ms, transaction, tidelog: ours } =
-        serde_json::from_slice(bytes).map_err(|e| form("envelope", &e))?;
+    told(serde_json::from_slice(bytes).map_err(|e| form("envelope", &e))?)
+}
+
+/// Reads a row that was made into what a line says.
+#[cfg(feature = "parquet")]
+pub(super) fn row(value: Value) -> Result<Line, Wrong> {
+    told(serde_json::from_value(value).map_err(|e| form("envelope", &e))?)
+}
+
+fn told(envelope: Envelope) -> Result<Line, Wrong> {
+    let Envelope { before, after, update, source, op, ts_ms, transaction, tidelog: ours } = envelope;
     let first = ours.op == "observed" && ours.found.as_deref() == Some("snapshot");
     let (was, is) = (ours.before_sha256.is_some(), ours.after_sha256.is_some());
     let word = match (ours.op.as_str(), was, is) {

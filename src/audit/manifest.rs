@@ -105,10 +105,9 @@ impl Manifest {
 
     /// The audit reads what is in the files: lines, or (where this program can) rows.
     pub(super) fn is_read(&self) -> bool {
-        let (lines, rows) = (["tidelog", "debezium"], cfg!(feature = "parquet"));
-        self.form.as_ref().is_none_or(|form| match form.format.as_str() {
-            "jsonl" => lines.contains(&form.envelope.as_str()),
-            format => rows && format == "parquet" && form.envelope == "tidelog",
+        self.form.as_ref().is_none_or(|form| {
+            let known = form.format == "jsonl" || form.format == "parquet" && cfg!(feature = "parquet");
+            known && ["tidelog", "debezium"].contains(&form.envelope.as_str())
         })
     }
 

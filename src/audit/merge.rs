@@ -78,9 +78,9 @@ impl Merge {
             let path = dir.join(&file.name);
             let source = match path.extension().and_then(|ending| ending.to_str()) {
                 #[cfg(feature = "parquet")]
-                Some("parquet") => Source::Rows(
-                    Rows::open(disk, &path, reading.prints)?.map_err(|wrong| Broken::At((number, 0), wrong))?,
-                ),
+                Some("parquet") => {
+                    Source::Rows(Rows::open(disk, &path, reading)?.map_err(|wrong| Broken::At((number, 0), wrong))?)
+                }
                 _ => Source::Lines(Lines::open(disk, &path)?),
             };
             let mut part = Part { source, reading, count: 0, head: None };

@@ -7,9 +7,13 @@
 //! covers (`tags`, `schema_version`, …) is proved by the file's hash alone, as in lines.
 
 use super::batch::Place;
+use super::envelope;
 use super::line::{Line, Sha};
+use super::merge::Reading;
 use super::{Kind, Wrong, expect, wrong};
 use crate::disk::{Disk, DiskFile};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
 use parquet::errors::{ParquetError, Result as ParquetResult};
@@ -69,7 +73,45 @@ const COLUMNS: [&str; 42] = [
     "tags",
     "schema_version",
 ];
-/// Of them, those that a control record has; but for `tags` and `schema_version`, of which nothing is said here.
+/// Those of Debezium's envelope.
+const ENVELOPE: [&str; 35] = [
+    "before",
+    "after",
+    "updateDescription",
+    "source.version",
+    "source.connector",
+    "source.name",
+    "source.ts_ms",
+    "source.snapshot",
+    "source.db",
+    "source.sequence",
+    "source.ts_us",
+    "source.ts_ns",
+    "source.collection",
+    "source.ord",
+    "source.lsid",
+    "source.txnNumber",
+    "source.wallTime",
+    "op",
+    "ts_ms",
+    "transaction",
+    "tidelog.log",
+    "tidelog.lsn",
+    "tidelog.id",
+    "tidelog.key",
+    "tidelog.epoch",
+    "tidelog.seq",
+    "tidelog.op",
+    "tidelog.found",
+    "tidelog.before_sha256",
+    "tidelog.after_sha256",
+    "tidelog.change_hash",
+    "tidelog.hlc",
+    "tidelog.continued",
+    "tidelog.before_bson",
+    "tidelog.after_bson",
+];
+/// Of our own record, those that a control record has; but for `tags` and `schema_version`, of which nothing is said here.
 const CONTROL: [&str; 8] = ["log", "lsn", "control", "ns", "hlc", "wall", "continued", "control_detail"];
 
 /// A file as the `parquet` crate reads it.
@@ -118,26 +160,27 @@ impl ChunkReader for Source {
 /// A Parquet file being read.
 pub(super) struct Rows {
     rows: RowIter<'static>,
-    prints: bool,
+    reading: Reading,
 }
 
 impl fmt::Debug for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rows").field("prints", &self.prints).finish_non_exhaustive()
+        f.debug_struct("Rows").field("reading", &self.reading).finish_non_exhaustive()
     }
 }
 
 impl Rows {
     /// Opens it; with `prints` each line gets the SHA-256 of its row.
-    pub(super) fn open(disk: &dyn Disk, path: &Path, prints: bool) -> io::Result<Result<Self, Wrong>> {
+    pub(super) fn open(disk: &dyn Disk, path: &Path, reading: Reading) -> io::Result<Result<Self, Wrong>> {
         let file: Arc<dyn DiskFile> = disk.open_read(path)?.into();
         let length = file.len()?;
         let opened = SerializedFileReader::new(Source { file, length }).map_err(unreadable);
         Ok(opened.and_then(|reader| {
             let schema = reader.metadata().file_metadata().schema_descr();
             let found: Vec<_> = schema.columns().iter().map(|column| column.path().string()).collect();
-            expect(found == COLUMNS, Kind::LineForm, || "the columns are not those of a record".into())?;
-            Ok(Self { rows: RowIter::from_file_into(Box::new(reader)), prints })
+            let columns: &[&str] = if reading.envelope { &ENVELOPE } else { &COLUMNS };
+            expect(found == columns, Kind::LineForm, || "the columns are not those of a record".into())?;
+            Ok(Self { rows: RowIter::from_file_into(Box::new(reader)), reading })
         }))
     }
 
@@ -145,8 +188,8 @@ impl Rows {
     pub(super) fn next(&mut self) -> Result<Option<Line>, Wrong> {
         let Some(row) = self.rows.next() else { return Ok(None) };
         let row = row.map_err(unreadable)?;
-        let print = self.prints.then(|| print(&row));
-        let mut line = line(row)?;
+        let print = self.reading.prints.then(|| print(&row));
+        let mut line = if self.reading.envelope { enveloped(row)? } else { line(row)? };
         line.print = print;
         Ok(Some(line))
     }
@@ -193,6 +236,36 @@ fn control(cells: &mut Cells, word: String) -> Result<Line, Wrong> {
     fields.insert("wall".into(), common.wall.into());
     fields.insert("continued".into(), common.continued.into());
     Line::deserialize(Value::Object(fields)).map_err(|e| form("control_detail", &e))
+}
+
+/// A row in Debezium's envelope, made into what its line says.
+fn enveloped(row: Row) -> Result<Line, Wrong> {
+    let mut value = object(row)?;
+    if let Some(ours) = value.get_mut("tidelog").and_then(Value::as_object_mut) {
+        let id = ours.get("id").and_then(Value::as_str).map(serde_json::from_str);
+        let id = id.transpose().map_err(|e| form("tidelog.id", &e))?.unwrap_or_default();
+        ours.insert("id".into(), id);
+        let hlc = ours.get("hlc").and_then(Value::as_i64).map(|hlc| hlc.to_string());
+        ours.insert("hlc".into(), hlc.into());
+    }
+    envelope::row(Value::Object(value))
+}
+
+/// The values of a row by their names, groups as objects, bytes as base64.
+fn object(row: Row) -> Result<Map<String, Value>, Wrong> {
+    let value = |(name, field): (String, Field)| {
+        let value = match field {
+            Field::Null => Value::Null,
+            Field::Str(text) => text.into(),
+            Field::Long(number) => number.into(),
+            Field::Bool(flag) => flag.into(),
+            Field::Bytes(bytes) => STANDARD.encode(bytes.data()).into(),
+            Field::Group(row) => Value::Object(object(row)?),
+            _ => return wrong(Kind::LineForm, format!("`{name}` has a type that no field of the envelope has")),
+        };
+        Ok((name, value))
+    };
+    row.into_columns().into_iter().map(value).collect()
 }
 
 /// What every row has.

@@ -24,7 +24,7 @@ const fn row(name: &'static str, of: &'static str, takes: &'static str, help: &'
 pub(super) const SINK_SETTINGS: &[SinkSetting] = &[
     row("type", "all", "one of \"folder\", \"object\", \"kafka\", \"delta\", \"webhook\"", "What the sink is."),
     row("format", "all", "one of \"jsonl\", \"parquet\"", "The format of a window's files. `delta` takes only \"parquet\", `kafka` only \"jsonl\" (one message a record)."),
-    row("envelope", "all", "one of \"tidelog\", \"debezium\"", "What stands around a change: our own record, or the envelope of Debezium's connector for MongoDB (only with \"jsonl\")."),
+    row("envelope", "all", "one of \"tidelog\", \"debezium\"", "What stands around a change: our own record, or the envelope of Debezium's connector for MongoDB (not with \"delta\")."),
     row("compression", "all but kafka", "one of \"none\", \"zstd\"", "How the files are compressed; in Parquet its pages."),
     row("bson", "all", "true or false", "Each image is carried as BSON too, so that SQL engines can recompute its hash."),
     row("parts", "all but kafka", "a whole number from 1 to 1024", "Files of records that a window has: all records of an entity are in one of them, the same for ever."),

@@ -298,8 +298,8 @@ fn check_form(sink: &SinkConfig, kind: &str, wrong: &mut impl FnMut(&str, String
     if sink.kind == SinkKind::Delta && sink.format != Format::Parquet {
         wrong("format", "expected \"parquet\": a Delta table holds nothing else".into());
     }
-    if sink.format == Format::Parquet && sink.envelope == Envelope::Debezium {
-        wrong("envelope", "found \"debezium\", which is JSON; expected \"tidelog\" with `format = \"parquet\"`".into());
+    if sink.kind == SinkKind::Delta && sink.envelope == Envelope::Debezium {
+        wrong("envelope", "found \"debezium\"; expected \"tidelog\": a table has the columns of our own record".into());
     }
 }
 

@@ -28,10 +28,14 @@ pub struct Envelopes {
 }
 
 /// Whose Extended JSON does not give the same bytes back.
-struct Inexact {
-    before: bool,
-    after: bool,
+#[derive(Debug)]
+pub(super) struct Inexact {
+    pub(super) before: bool,
+    pub(super) after: bool,
 }
+
+/// What `source.version` says.
+pub(super) const VERSION: &str = "tidelog 1";
 
 impl Envelopes {
     /// For the records of `log`.
@@ -109,7 +113,7 @@ impl Encoder for Envelopes {
 }
 
 /// The image as Extended JSON into `into`; whether a reader would not get the same bytes back.
-fn extended(into: &mut Vec<u8>, image: Option<&Image>, lsn: Lsn) -> Result<bool, FormatError> {
+pub(super) fn extended(into: &mut Vec<u8>, image: Option<&Image>, lsn: Lsn) -> Result<bool, FormatError> {
     into.clear();
     let Some(image) = image else { return Ok(false) };
     match ejson::document(into, image.bytes()) {
@@ -124,7 +128,7 @@ fn extended(into: &mut Vec<u8>, image: Option<&Image>, lsn: Lsn) -> Result<bool,
 }
 
 /// The operation as Debezium has it: `c`, `u`, `d`, and `r` for what a first read found.
-fn op(change: &Change) -> &'static str {
+pub(super) fn op(change: &Change) -> &'static str {
     let was = change.before.is_some() || change.before_sha.is_some();
     match (change.op, was, change.after.is_some()) {
         (Op::Delete, ..) | (Op::Observed, _, false) => "d",
@@ -136,10 +140,11 @@ fn op(change: &Change) -> &'static str {
 
 fn source(out: &mut Vec<u8>, record: &Record, change: &Change) {
     name(out, "source");
-    out.extend_from_slice(b"{\"version\":\"tidelog 1\",\"connector\":\"mongodb\",\"name\":\"tidelog\"");
+    out.extend_from_slice(b"{\"version\":");
+    text::string(out, VERSION);
+    out.extend_from_slice(b",\"connector\":\"mongodb\",\"name\":\"tidelog\"");
     milliseconds(out, "ts_ms", record.wall_ms, 1);
-    let first = change.op == Op::Observed && change.found == Some(Found::Snapshot);
-    text_field(out, "snapshot", if first { "true" } else { "false" });
+    text_field(out, "snapshot", if first_read(change) { "true" } else { "false" });
     text_field(out, "db", change.ns.db());
     name(out, "sequence");
     out.extend_from_slice(b"\"[\\\"");
@@ -148,24 +153,40 @@ fn source(out: &mut Vec<u8>, record: &Record, change: &Change) {
     milliseconds(out, "ts_us", record.wall_ms, 1_000);
     milliseconds(out, "ts_ns", record.wall_ms, 1_000_000);
     text_field(out, "collection", change.ns.collection());
-    // The increment of the operation's time; 0 where the store tells none.
     name(out, "ord");
-    let ord = change.operation_time.map_or(0, |time| time & 0x7fff_ffff);
-    text::unsigned(out, ord);
-    session(out, change.txn.as_ref());
+    text::unsigned(out, ord(change));
+    transaction(out, change.txn.as_ref());
     milliseconds(out, "wallTime", record.wall_ms, 1);
     out.push(b'}');
 }
 
 /// As a change stream tells it: only for changes of a multi-document transaction.
-fn session(out: &mut Vec<u8>, txn: Option<&TxnPart>) {
+fn transaction(out: &mut Vec<u8>, txn: Option<&TxnPart>) {
     name(out, "lsid");
     let Some(txn) = txn else { return out.extend_from_slice(b"null,\"txnNumber\":null") };
-    out.extend_from_slice(br#""{\"id\": {\"$binary\": {\"base64\": \""#);
-    text::base64(out, &txn.lsid);
-    out.extend_from_slice(br#"\", \"subType\": \"04\"}}}""#);
+    let mut id = Vec::new();
+    session(&mut id, &txn.lsid);
+    text::string(out, &String::from_utf8_lossy(&id));
     name(out, "txnNumber");
     text::signed(out, txn.txn_number);
+}
+
+/// A session's id as Extended JSON; there always is one.
+pub(super) fn session(out: &mut Vec<u8>, lsid: &[u8]) -> bool {
+    out.extend_from_slice(br#"{"id": {"$binary": {"base64": ""#);
+    text::base64(out, lsid);
+    out.extend_from_slice(br#"", "subType": "04"}}}"#);
+    true
+}
+
+/// Whether the first read of its namespace found it.
+pub(super) fn first_read(change: &Change) -> bool {
+    change.op == Op::Observed && change.found == Some(Found::Snapshot)
+}
+
+/// The increment of the operation's time; 0 where the store tells none.
+pub(super) fn ord(change: &Change) -> u64 {
+    change.operation_time.map_or(0, |time| time & 0x7fff_ffff)
 }
 
 /// A time in another unit.

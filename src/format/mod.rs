@@ -127,7 +127,7 @@ impl Form {
             (Format::Jsonl, Envelope::Tidelog) => Box::new(Lines::new(log, self.bson)),
             (Format::Jsonl, Envelope::Debezium) => Box::new(Envelopes::new(log, self.bson)),
             #[cfg(feature = "parquet")]
-            (Format::Parquet, _) => Box::new(parquet::Table::new(log, self.bson, self.compression, self.parts)?),
+            (Format::Parquet, _) => Box::new(parquet::Table::new(log, *self)?),
             #[cfg(not(feature = "parquet"))]
             (Format::Parquet, _) => {
                 return Err(FormatError::File("this program was built without the feature `parquet`".into()));

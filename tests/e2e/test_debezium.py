@@ -1,12 +1,15 @@
 """The Debezium envelope, read by Debezium's own transform through Kafka Connect's converter, on a real export."""
 
 import base64
+import collections
 import datetime
 import hashlib
 import json
 import os
 import subprocess
 
+import duckdb
+import pyarrow.parquet
 import pytest
 from bson import Binary, Decimal128, Int64, ObjectId, json_util
 from mixed import write
@@ -55,6 +58,7 @@ def exported(lab):
     store.client()["dbz"]["seed"].insert_many([{"_id": n, **FULL} for n in range(3)])
     folder = lab.folder / "debezium"
     form = f'[sinks.debezium]\ntype = "folder"\ndir = "{folder}"\nenvelope = "debezium"\n'
+    form += f'[sinks.rows]\ntype = "folder"\ndir = "{lab.folder}/rows"\nformat = "parquet"\nenvelope = "debezium"\ncompression = "zstd"\n'
     sidecar = lab.sidecar(store, config="[windows]\nidle_ms = 600000\nmax_age_ms = 600000\n" + form)
     with sidecar.client() as client:
         some = client["dbz"]["some"]
@@ -71,7 +75,8 @@ def exported(lab):
             return {change["found"] for change in changes(sidecar)}
         eventually(lambda: {"snapshot", "bypass"} <= found(), 120, "the first read and the write past the sidecar")
         sidecar.cut()
-    eventually(lambda: len(list(folder.glob("window-*/manifest.json"))) >= 1, 60, "the window")
+    for place in (folder, lab.folder / "rows"):
+        eventually(lambda: len(list(place.glob("window-*/manifest.json"))) >= 1, 60, f"the window in {place}")
     check_export(sidecar.export)
     plain = [json.loads(line) for file in sorted(sidecar.export.glob("window-*/records.jsonl")) for line in file.open("rb")]
     return folder, plain
@@ -128,6 +133,28 @@ def test_verify_reads_the_envelope(exported):
     path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     found = verify()["finding"]
     assert (found["kind"], found["line"]) == ("change-hash", number + 1), found
+
+
+def test_rows_of_the_envelope(exported):
+    """As Parquet: PyArrow and DuckDB read what the lines say, and `tidelog verify` proves it."""
+    folder, plain = exported
+    rows = folder.parent / "rows"
+    lines = [json.loads(line) for line in next(folder.glob("window-*/records.jsonl")).open("rb")]
+    (file,) = rows.glob("window-*/records.parquet")
+    found = pyarrow.parquet.read_table(file).to_pylist()
+    for row in found:
+        ours = row["tidelog"]
+        ours["id"], ours["hlc"] = json.loads(ours["id"]), str(ours["hlc"])
+        for name in ("before_bson", "after_bson"):
+            raw = ours.pop(name)
+            if raw is not None:
+                ours[name] = base64.b64encode(raw).decode()
+    assert found == lines and any("after_bson" in line["tidelog"] for line in lines)
+    query = "select source.db, source.collection, op, count(*) from read_parquet(?) group by all"
+    counted = collections.Counter((line["source"]["db"], line["source"]["collection"], line["op"]) for line in lines)
+    assert {tuple(key): n for *key, n in duckdb.execute(query, [str(file)]).fetchall()} == dict(counted)
+    told = json.loads(run_cli("verify", rows, "--json").stdout)
+    assert (told["finding"], told["unread"], told["changes"], told["changes_only"]) == (None, 0, len(lines), 1)
 
 
 def test_the_manifest_counts_lines(exported):

@@ -103,7 +103,7 @@ fn image(row: &mut Row<'_>, name: &str, image: Option<&Image>) -> bool {
     inexact
 }
 
-fn digest(row: &mut Row<'_>, name: &str, digest: Option<Digest>) {
+pub(super) fn digest(row: &mut Row<'_>, name: &str, digest: Option<Digest>) {
     row.bytes(name, |out| {
         text::hex(out, digest.as_ref().map_or(&[], |d| &d.0));
         digest.is_some()

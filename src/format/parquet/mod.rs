@@ -1,6 +1,7 @@
 //! Records as rows of Apache Parquet, for SQL engines and data frames.
 //!
-//! Promises: a row for each record, changes and control records; the same records give the same bytes (no time, name or
+//! Promises: a row for each record, changes and control records (in Debezium's envelope, which has no place for those, changes
+//! alone); the same records give the same bytes (no time, name or
 //! version of the writer is in them; a new version of the `parquet` crate may lay pages out otherwise). What is held in
 //! memory is bounded by the bytes of a row group and one record, whatever the file's length; only the footer grows, by some
 //! kilobytes a row group (in memory some tens).
@@ -11,14 +12,16 @@
 //!
 //! Does not: split documents into columns. An image is Extended JSON text, and BSON where that is not exact or was asked for.
 
+mod envelope;
 mod fill;
 mod rows;
 mod schema;
 
-use super::jsonl::Bson;
 use super::{Encoder, FormatError, Taken};
-use crate::config::Compression;
-use crate::types::{LogId, Record};
+use crate::config::Envelope;
+use crate::format::Form;
+use crate::types::{Body, LogId, Record};
+use envelope::Envelopes;
 use fill::Constants;
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
@@ -32,7 +35,7 @@ pub const GROUP_BYTES: usize = 32 << 20;
 /// The same for a file that is one of very many parts.
 const SMALL_GROUP_BYTES: usize = 256 << 10;
 
-/// The columns of every file, in their order: name, and what the values are.
+/// The columns of every file of our own records, in their order: name, and what the values are.
 pub fn columns() -> impl Iterator<Item = (&'static str, Kind)> {
     schema::COLUMNS.iter().map(|column| (column.name, column.kind))
 }
@@ -41,6 +44,8 @@ pub fn columns() -> impl Iterator<Item = (&'static str, Kind)> {
 #[derive(Debug)]
 pub struct Table {
     constants: Constants,
+    /// In Debezium's envelope: its images on their way.
+    envelope: Option<Envelopes>,
     rows: Rows,
     group_bytes: usize,
     /// `None`: the file has ended, or cannot be gone on with.
@@ -48,17 +53,19 @@ pub struct Table {
 }
 
 impl Table {
-    /// Begins a file of records of `log`, one of `parts` that are written at once.
+    /// Begins a file of records of `log` in the form, one of its parts that are written at once.
     ///
     /// # Errors
     /// None that can happen: the schema and the properties are constants.
-    pub fn new(log: LogId, bson: Bson, compression: Compression, parts: u32) -> Result<Self, FormatError> {
-        let properties = schema::properties(compression, GROUP_ROWS)?;
-        let file = SerializedFileWriter::new(Vec::new(), schema::schema()?, properties).map_err(failed)?;
-        let parts = usize::try_from(parts.max(1)).unwrap_or(usize::MAX);
+    pub fn new(log: LogId, form: Form) -> Result<Self, FormatError> {
+        let envelope = (form.envelope == Envelope::Debezium).then(Envelopes::default);
+        let columns = if envelope.is_some() { schema::ENVELOPE } else { schema::COLUMNS };
+        let properties = schema::properties(columns, form.compression, GROUP_ROWS)?;
+        let file = SerializedFileWriter::new(Vec::new(), schema::schema(columns)?, properties).map_err(failed)?;
+        let parts = usize::try_from(form.parts.max(1)).unwrap_or(usize::MAX);
         let group_bytes = (GROUP_BYTES / parts).max(SMALL_GROUP_BYTES);
-        let constants = Constants { log: log.to_string(), bson };
-        Ok(Self { constants, rows: Rows::new(), group_bytes, file: Some(file) })
+        let constants = Constants { log: log.to_string(), bson: form.bson };
+        Ok(Self { constants, envelope, rows: Rows::new(columns), group_bytes, file: Some(file) })
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), FormatError> {
@@ -81,7 +88,14 @@ impl Encoder for Table {
             let reason = "lsn or hlc is beyond a signed number of 64 bits".into();
             return Err(FormatError::Record { lsn: record.lsn, reason });
         };
-        fill::record(&mut self.rows.row(), &self.constants, lsn, hlc, record);
+        match (&mut self.envelope, &record.body) {
+            (None, _) => fill::record(&mut self.rows.row(), &self.constants, lsn, hlc, record),
+            (Some(_), Body::Control(_)) => return Ok(Taken::Nothing),
+            (Some(envelope), Body::Change(change)) => {
+                let inexact = envelope.images(change, record.lsn)?;
+                envelope.fill(&mut self.rows.row(), &self.constants, (lsn, hlc), record, change, &inexact);
+            }
+        }
         if self.rows.rows() >= GROUP_ROWS || self.rows.bytes() >= self.group_bytes {
             self.flush(out)?;
         }

@@ -3,7 +3,7 @@
 //! Promises: buffers keep their capacity from one row group to the next, so that no value has an allocation of its own; but
 //! not more than a row group's worth, so that one large document does not stay for ever.
 
-use super::schema::{COLUMNS, Column, Kind};
+use super::schema::{Column, Kind};
 use crate::format::FormatError;
 use bytes::Bytes;
 use parquet::column::writer::ColumnWriter;
@@ -42,7 +42,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(columns: &'static [Column]) -> Self {
         let buffer = |column: &'static Column| {
             let values = match column.kind {
                 Kind::Text | Kind::Binary => Values::Bytes { data: Vec::new(), ends: Vec::new() },
@@ -52,7 +52,7 @@ impl Rows {
             };
             Buffer { column, there: Vec::new(), values }
         };
-        Self { buffers: COLUMNS.iter().map(buffer).collect(), slices: Vec::new(), count: 0, bytes: 0 }
+        Self { buffers: columns.iter().map(buffer).collect(), slices: Vec::new(), count: 0, bytes: 0 }
     }
 
     /// Rows held.

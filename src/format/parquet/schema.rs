@@ -74,7 +74,7 @@ const fn may(name: &'static str, kind: Kind, usage: Use) -> Column {
     Column { name, kind, always: false, usage }
 }
 
-/// All columns.
+/// The columns of our own record.
 pub(super) const COLUMNS: &[Column] = &[
     always("log", Kind::Text, Use::Word),
     always("lsn", Kind::Long, Use::Near),
@@ -120,9 +120,48 @@ pub(super) const COLUMNS: &[Column] = &[
     may("schema_version", Kind::Int, Use::Word),
 ];
 
-/// The columns as Parquet's schema.
-pub(super) fn schema() -> Result<Arc<Type>, FormatError> {
-    let line = |column: &Column| {
+/// The columns of Debezium's envelope; a dot stands for a group of columns. `deploy/docs/debezium.md` tells what they say.
+pub(super) const ENVELOPE: &[Column] = &[
+    may("before", Kind::Text, Use::Plain),
+    may("after", Kind::Text, Use::Plain),
+    may("updateDescription", Kind::Text, Use::Word),
+    always("source.version", Kind::Text, Use::Word),
+    always("source.connector", Kind::Text, Use::Word),
+    always("source.name", Kind::Text, Use::Word),
+    always("source.ts_ms", Kind::Long, Use::Near),
+    always("source.snapshot", Kind::Text, Use::Word),
+    always("source.db", Kind::Text, Use::Word),
+    always("source.sequence", Kind::Text, Use::Plain),
+    may("source.ts_us", Kind::Long, Use::Near),
+    may("source.ts_ns", Kind::Long, Use::Near),
+    always("source.collection", Kind::Text, Use::Word),
+    always("source.ord", Kind::Long, Use::Word),
+    may("source.lsid", Kind::Text, Use::Word),
+    may("source.txnNumber", Kind::Long, Use::Word),
+    always("source.wallTime", Kind::Long, Use::Near),
+    always("op", Kind::Text, Use::Word),
+    always("ts_ms", Kind::Long, Use::Near),
+    may("transaction", Kind::Text, Use::Word),
+    always("tidelog.log", Kind::Text, Use::Word),
+    always("tidelog.lsn", Kind::Long, Use::Near),
+    may("tidelog.id", Kind::Text, Use::Plain),
+    always("tidelog.key", Kind::Text, Use::Key),
+    always("tidelog.epoch", Kind::Long, Use::Word),
+    always("tidelog.seq", Kind::Long, Use::Near),
+    always("tidelog.op", Kind::Text, Use::Word),
+    may("tidelog.found", Kind::Text, Use::Word),
+    may("tidelog.before_sha256", Kind::Text, Use::Plain),
+    may("tidelog.after_sha256", Kind::Text, Use::Plain),
+    always("tidelog.change_hash", Kind::Text, Use::Plain),
+    always("tidelog.hlc", Kind::Long, Use::Near),
+    always("tidelog.continued", Kind::Flag, Use::Plain),
+    may("tidelog.before_bson", Kind::Binary, Use::Plain),
+    may("tidelog.after_bson", Kind::Binary, Use::Plain),
+];
+
+/// Columns as Parquet's schema. Groups are required, so that a column in one is written like any other.
+pub(super) fn schema(columns: &[Column]) -> Result<Arc<Type>, FormatError> {
+    let line = |name: &str, column: &Column| {
         let there = if column.always { "required" } else { "optional" };
         let (physical, logical) = match column.kind {
             Kind::Text => ("binary", " (STRING)"),
@@ -132,14 +171,30 @@ pub(super) fn schema() -> Result<Arc<Type>, FormatError> {
             Kind::Time => ("int64", " (TIMESTAMP(MILLIS, true))"),
             Kind::Flag => ("boolean", ""),
         };
-        format!("{there} {physical} {}{logical};", column.name)
+        format!("{there} {physical} {name}{logical};")
     };
-    let lines: Vec<_> = COLUMNS.iter().map(line).collect();
+    let (mut lines, mut open) = (Vec::new(), "");
+    for column in columns {
+        let (group, name) = column.name.split_once('.').unwrap_or(("", column.name));
+        if group != open {
+            lines.push(if open.is_empty() { String::new() } else { "}".into() });
+            lines.push(if group.is_empty() { String::new() } else { format!("required group {group} {{") });
+            open = group;
+        }
+        lines.push(line(name, column));
+    }
+    if !open.is_empty() {
+        lines.push("}".into());
+    }
     parse_message_type(&format!("message record {{ {} }}", lines.join(" "))).map(Arc::new).map_err(super::failed)
 }
 
-/// How a file is written whose row groups have at most `rows` rows.
-pub(super) fn properties(compression: Compression, rows: usize) -> Result<Arc<WriterProperties>, FormatError> {
+/// How a file of these columns is written whose row groups have at most `rows` rows.
+pub(super) fn properties(
+    columns: &[Column],
+    compression: Compression,
+    rows: usize,
+) -> Result<Arc<WriterProperties>, FormatError> {
     let codec = match compression {
         Compression::None => Codec::UNCOMPRESSED,
         Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).map_err(super::failed)?),
@@ -154,14 +209,14 @@ pub(super) fn properties(compression: Compression, rows: usize) -> Result<Arc<Wr
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::Page);
     let mut built = all;
-    for column in COLUMNS {
+    for column in columns {
         built = one(built, column, rows);
     }
     Ok(Arc::new(built.build()))
 }
 
 fn one(all: WriterPropertiesBuilder, column: &Column, rows: usize) -> WriterPropertiesBuilder {
-    let path = ColumnPath::from(column.name);
+    let path = ColumnPath::new(column.name.split('.').map(str::to_owned).collect());
     match column.usage {
         Use::Word => all.set_column_dictionary_enabled(path, true),
         Use::Near => all.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a test may fail loudly")]
 
 use super::*;
-use crate::format::jsonl::change_hash;
+use crate::config::{Compression, Format};
+use crate::format::jsonl::{Bson, change_hash};
 use crate::format::samples::{all, change, image, record};
 use crate::types::{Body, Control, Lsn, Op};
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 const LOG: LogId = LogId([9; 16]);
 
 fn table(bson: Bson, compression: Compression, parts: u32) -> Table {
-    Table::new(LOG, bson, compression, parts).unwrap()
+    Table::new(LOG, Form { format: Format::Parquet, bson, compression, parts, ..Form::default() }).unwrap()
 }
 
 fn written(mut table: Table, records: &[Record]) -> Vec<u8> {
@@ -208,4 +209,58 @@ fn the_page_has_the_columns() {
         page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(n, _)| n).collect();
     let columns: Vec<_> = schema::COLUMNS.iter().map(|column| column.name).collect();
     assert_eq!(table, columns);
+}
+
+/// A row in Debezium's envelope says what its line says.
+#[test]
+fn rows_of_the_envelope_are_its_lines() {
+    let form = Form { format: Format::Parquet, envelope: Envelope::Debezium, bson: Bson::Always, ..Form::default() };
+    let (mut table, mut out) = (Table::new(LOG, form).unwrap(), Vec::new());
+    let mut lines = crate::format::debezium::Envelopes::new(LOG, Bson::Always);
+    let mut expected = Vec::new();
+    for record in &all() {
+        let mut line = Vec::new();
+        let taken = lines.append(&mut line, record).unwrap();
+        assert_eq!(table.append(&mut out, record).unwrap(), taken);
+        if taken == Taken::Row {
+            expected.push(serde_json::from_slice::<serde_json::Value>(&line).unwrap());
+        }
+    }
+    table.end(&mut out).unwrap();
+    let found: Vec<_> = reader(out).get_row_iter(None).unwrap().map(|row| json(row.unwrap())).collect();
+    assert_eq!(found, expected);
+}
+
+/// A row as its line would be.
+fn json(row: ::parquet::record::Row) -> serde_json::Value {
+    use base64::Engine as _;
+    let value = |(name, field): (String, Field)| {
+        let value = match field {
+            Field::Null if name.ends_with("_bson") => return None,
+            Field::Null => serde_json::Value::Null,
+            Field::Str(text) if name == "id" => serde_json::from_str(&text).unwrap(),
+            Field::Str(text) => text.into(),
+            Field::Long(number) if name == "hlc" => number.to_string().into(),
+            Field::Long(number) => number.into(),
+            Field::Bool(flag) => flag.into(),
+            Field::Bytes(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes.data()).into(),
+            Field::Group(row) => json(row),
+            other => panic!("{name}: {other:?}"),
+        };
+        Some((name, value))
+    };
+    serde_json::Value::Object(row.into_columns().into_iter().filter_map(value).collect())
+}
+
+#[test]
+fn a_document_too_deep_for_the_envelope_fails_alone() {
+    let deep = (0..120).fold(doc! {"_id": 1}, |inner, _| doc! {"d": inner});
+    let form = Form { format: Format::Parquet, envelope: Envelope::Debezium, ..Form::default() };
+    let (mut table, mut out) = (Table::new(LOG, form).unwrap(), Vec::new());
+    let bad = record(1, Body::Change(Box::new(change(Op::Insert, None, Some(&deep)))));
+    assert!(matches!(table.append(&mut out, &bad), Err(FormatError::Record { lsn: Lsn(1), .. })));
+    let good = record(2, Body::Change(Box::new(change(Op::Insert, None, Some(&doc! {"_id": 1})))));
+    table.append(&mut out, &good).unwrap();
+    table.end(&mut out).unwrap();
+    assert_eq!(reader(out).metadata().file_metadata().num_rows(), 1);
 }
