@@ -28,7 +28,7 @@ pub struct Envelopes {
 }
 
 /// Whose Extended JSON does not give the same bytes back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Inexact {
     pub(super) before: bool,
     pub(super) after: bool,

@@ -15,14 +15,16 @@ use crate::types::{Change, Found, Image, Lsn, Record};
 pub(super) struct Envelopes {
     before: Vec<u8>,
     after: Vec<u8>,
+    inexact: Inexact,
 }
 
 impl Envelopes {
     /// Writes the images, before a row is begun: one that cannot be told fails alone.
-    pub(super) fn images(&mut self, change: &Change, lsn: Lsn) -> Result<Inexact, FormatError> {
+    pub(super) fn images(&mut self, change: &Change, lsn: Lsn) -> Result<(), FormatError> {
         let before = debezium::extended(&mut self.before, change.before.as_ref(), lsn)?;
         let after = debezium::extended(&mut self.after, change.after.as_ref(), lsn)?;
-        Ok(Inexact { before, after })
+        self.inexact = Inexact { before, after };
+        Ok(())
     }
 
     /// Fills one row; `at`: lsn and hybrid clock.
@@ -33,7 +35,6 @@ impl Envelopes {
         at: (i64, i64),
         record: &Record,
         change: &Change,
-        inexact: &Inexact,
     ) {
         for (name, image, extended) in [("before", &change.before, &self.before), ("after", &change.after, &self.after)]
         {
@@ -49,8 +50,8 @@ impl Envelopes {
         row.none("transaction");
         ours(row, constants, at, record, change);
         for (name, image, inexact) in [
-            ("tidelog.before_bson", &change.before, inexact.before),
-            ("tidelog.after_bson", &change.after, inexact.after),
+            ("tidelog.before_bson", &change.before, self.inexact.before),
+            ("tidelog.after_bson", &change.after, self.inexact.after),
         ] {
             row.bytes(name, |out| {
                 let Some(image) = image.as_ref().filter(|_| inexact || constants.bson == Bson::Always) else {

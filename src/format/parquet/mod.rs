@@ -92,8 +92,8 @@ impl Encoder for Table {
             (None, _) => fill::record(&mut self.rows.row(), &self.constants, lsn, hlc, record),
             (Some(_), Body::Control(_)) => return Ok(Taken::Nothing),
             (Some(envelope), Body::Change(change)) => {
-                let inexact = envelope.images(change, record.lsn)?;
-                envelope.fill(&mut self.rows.row(), &self.constants, (lsn, hlc), record, change, &inexact);
+                envelope.images(change, record.lsn)?;
+                envelope.fill(&mut self.rows.row(), &self.constants, (lsn, hlc), record, change);
             }
         }
         if self.rows.rows() >= GROUP_ROWS || self.rows.bytes() >= self.group_bytes {
