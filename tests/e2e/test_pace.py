@@ -52,6 +52,8 @@ def test_the_circuit_is_told(lab):
         client["s"]["c"].insert_one({"_id": 2})
         eventually(lambda: sidecar.metrics()[label] in (1, 2, 3), 20, "the circuit is open")
         eventually(lambda: sidecar.metric("tidelog_sink_failures") >= 2, 60, "it is tried again")
+        lag = of(sidecar, "folder")["lag_ms"]
+        eventually(lambda: of(sidecar, "folder")["lag_ms"] > lag, 20, "the lag grows though nothing comes")
         assert of(sidecar, "folder")["circuit"] in ("open", "half open", "stopped")
         sidecar.export.unlink()
         away.rename(sidecar.export)
