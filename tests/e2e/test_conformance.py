@@ -151,7 +151,8 @@ class Trial:
         if rest is not None:
             beside = {name: content for name, content in folder_bytes(self.twin or self.sidecar.export).items() if "/" not in name}
             latest = [json.loads(files.pop("_latest.json")) for files in (beside, rest)]
-            assert latest[1] == latest[0] | {"manifest_sha256": hashlib.sha256(last.manifest).hexdigest()} and rest == beside
+            assert latest[1] == latest[0] | {"first_window": first, "manifest_sha256": hashlib.sha256(last.manifest).hexdigest()}
+            assert rest == beside
         assert self.checkpoint() == (last.number, hashlib.sha256(last.manifest).hexdigest())
         return found
 
