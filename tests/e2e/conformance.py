@@ -4,6 +4,7 @@ A `Place` is somewhere that one sink delivers to, on a real server, with somethi
 reader of that system sees, and does to it what is asked for. What the author of a new sink adds: a class here, its line in `SINKS`.
 """
 
+import hashlib
 import json
 import pathlib
 import re
@@ -15,6 +16,7 @@ from bad_folder import AT, HOW
 from bad_world import DATA, BadWorld
 from bad_world import FULL as DISK_FULL
 from confluent_kafka.admin import AclBinding, AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+from delta import Table, windows_told
 from fault_proxy import FaultProxy
 from kafka import Kafka as Broker
 from kafka import check_order
@@ -67,6 +69,8 @@ class Place:
     spoils: typing.ClassVar[list[str]] = []
     # Faults that no error tells of, only the lag.
     untold: typing.ClassVar[set[str]] = {"slow"}
+    # What every form of this type says, the plain one too.
+    plain: typing.ClassVar[dict] = {}
     # Forms that this type takes, beside the plain one.
     forms: typing.ClassVar[list[dict]] = [
         {"compression": "zstd", "parts": 3},
@@ -98,6 +102,9 @@ class Place:
 
     def rest(self) -> dict[str, bytes] | None:
         """What else lies there; None: nothing that compares with a folder."""
+
+    def tend(self) -> None:
+        """What people do to such a place now and then, so that it stays quick."""
 
     def fault(self, what: str) -> None:
         """Makes it wrong, with one of FAULTS."""
@@ -230,13 +237,52 @@ class Object(Http):
 
     def block(self, name=NAME, **settings):
         options = {"aws_endpoint": self.proxy.endpoint, "aws_region": "us-east-1", "aws_allow_http": "true", "timeout": "1 seconds"}
-        return block(name, type="object", url=f"s3://{self.BUCKET}/{self.name}", options=options, **settings)
+        return block(name, **{"type": "object", "url": f"s3://{self.BUCKET}/{self.name}", "options": options} | settings)
 
     def windows(self):
         return windows_of(self.server.all(self.BUCKET, self.name))
 
     def rest(self):
         return {name: content for name, content in self.server.all(self.BUCKET, self.name).items() if "/" not in name}
+
+
+class Delta(Object):
+    """A Delta table in the bucket. Its windows are what the commits name; other objects are nothing to a reader."""
+
+    plain: typing.ClassVar = {"format": "parquet"}
+    forms: typing.ClassVar = [{"compression": "zstd"}, {"parts": 2}, {"namespaces": ["two.*"], "bson": True}]
+
+    def __init__(self, server, folder, name):
+        super().__init__(server, folder, name)
+        self.table = Table(f"s3://{self.BUCKET}/{name}", server)
+
+    def block(self, name=NAME, **settings):
+        return super().block(name, type="delta", **settings)
+
+    def windows(self):
+        objects = self.server.all(self.BUCKET, self.name)
+        commits = [objects[name].splitlines() for name in sorted(objects) if re.fullmatch(r"_delta_log/\d{20}\.json", name)]
+        told = windows_told([[json.loads(line) for line in lines] for lines in commits])
+        # What the `deltalake` package makes of the log: the same files, nothing else.
+        named = sorted(add["path"] for window in told for add in window["adds"])
+        assert not commits or sorted(uri.removeprefix(self.table.url + "/") for uri in self.table.open().file_uris()) == named
+        found = [self._window(window, objects) for window in told]
+        return [w for w in found if not w.amendment] + sorted((w for w in found if w.amendment), key=lambda w: (w.amendment, w.number))
+
+    @staticmethod
+    def _window(told: dict, objects: dict[str, bytes]) -> Window:
+        about, manifest = told["about"], objects[told["about"]["manifest"]]
+        assert about["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+        number, amendment = about["window"], about["amendment"] or 0
+        assert told["txn"]["version"] == (amendment or number)
+        files = {add["path"].removeprefix(about["folder"] + "/"): objects[add["path"]] for add in told["adds"]}
+        return Window(number, amendment, manifest, files)
+
+    def rest(self):
+        """Nothing that compares: beside the windows there is the log, and what a killed try left until it is removed."""
+
+    def tend(self):
+        self.table.open().create_checkpoint()
 
 
 class Webhook(Http):
@@ -386,6 +432,7 @@ class Kafka(Place):
 SINKS: dict[str, type[Place]] = {
     "folder": Folder,
     "object": Object,
+    "delta": Delta,
     "kafka": Kafka,
     "webhook": Webhook,
 }

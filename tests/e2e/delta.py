@@ -34,6 +34,18 @@ def s3_options(endpoint: str) -> str:
     return f'options = {{ aws_endpoint = "{endpoint}", aws_region = "us-east-1", aws_allow_http = "true" }}'
 
 
+def windows_told(commits: list[list[dict]]) -> list[dict]:
+    """What the commits of windows and amendments say, in order: `txn`, `about` (userMetadata), `adds` and `info`."""
+    told = []
+    for actions in commits:
+        merged = {key: action[key] for action in actions for key in action if key != "add"}
+        if merged.get("txn", {}).get("appId", "").startswith("tidelog:"):
+            about = json.loads(merged["commitInfo"]["userMetadata"])
+            adds = [action["add"] for action in actions if "add" in action]
+            told.append({"txn": merged["txn"], "about": about, "adds": adds, "info": merged["commitInfo"]})
+    return told
+
+
 class Table:
     """A table in a local folder, or in a bucket of the server `s3`."""
 
@@ -61,15 +73,7 @@ class Table:
         return [[json.loads(line) for line in self.read(name).splitlines()] for name in names]
 
     def windows(self) -> list[dict]:
-        """What the commits of windows and amendments say, in order: `txn`, `about` (userMetadata) and `adds`."""
-        told = []
-        for actions in self.commits():
-            merged = {key: action[key] for action in actions for key in action if key != "add"}
-            if merged.get("txn", {}).get("appId", "").startswith("tidelog:"):
-                about = json.loads(merged["commitInfo"]["userMetadata"])
-                adds = [action["add"] for action in actions if "add" in action]
-                told.append({"txn": merged["txn"], "about": about, "adds": adds, "info": merged["commitInfo"]})
-        return told
+        return windows_told(self.commits())
 
     def arrow(self, columns=None):
         """All rows, as the `deltalake` package reads them, by number."""

@@ -41,9 +41,11 @@ class Trial:
     """A store and a sidecar with the export folder, the tested sink and, if it has a form of its own, a folder of that form."""
 
     def __init__(self, lab, place, name: str = NAME, config: str = "", env: dict | None = None, **form):
+        form = place.plain | form
         self.lab, self.place, self.name, self.form = lab, place, name, form
         self.twin = lab.folder / f"twin-{name}" if form else None
-        self.config = place.block(name, **form) + (block(f"twin-{name}", type="folder", dir=str(self.twin), **form) if form else "")
+        self.beside = block(f"twin-{name}", type="folder", dir=str(self.twin), **form) if form else ""
+        self.config = place.block(name, **form) + self.beside
         self.sidecar = lab.sidecar(lab.store(), config=QUICK + (config or self.config), env=env or place.env)
         self.written = 0
 
@@ -149,7 +151,8 @@ class Trial:
         if rest is not None:
             beside = {name: content for name, content in folder_bytes(self.twin or self.sidecar.export).items() if "/" not in name}
             latest = [json.loads(files.pop("_latest.json")) for files in (beside, rest)]
-            assert latest[1] == latest[0] | {"manifest_sha256": hashlib.sha256(last.manifest).hexdigest()} and rest == beside
+            assert latest[1] == latest[0] | {"first_window": first, "manifest_sha256": hashlib.sha256(last.manifest).hexdigest()}
+            assert rest == beside
         assert self.checkpoint() == (last.number, hashlib.sha256(last.manifest).hexdigest())
         return found
 
@@ -180,6 +183,7 @@ def test_killed_at_each_step(lab, place):
         trial.kill_at(0)
         trial.sidecar.start()
         trial.await_delivery()
+        place.tend()
     print(f"{warm} steps of a window, {cold} with the opening")
     assert warm >= 2 and cold >= 2
     trial.settle()
@@ -357,7 +361,8 @@ def test_comes_goes_and_comes_back(lab, servers, place):
     def restart(**starts) -> None:
         """These sinks, and a window."""
         assert trial.sidecar.stop() == 0
-        trial.sidecar.config = QUICK + "".join(places[name].block(name, start=start) for name, start in starts.items())
+        blocks = [places[name].block(name, start=start, **place.plain) for name, start in starts.items()]
+        trial.sidecar.config = QUICK + trial.beside + "".join(blocks)
         trial.sidecar.env = {name: value for one in places.values() for name, value in one.env.items()}
         trial.sidecar.start()
         trial.write()
@@ -386,7 +391,7 @@ def test_all_at_once(lab, servers):
     """A sink of each type in one sidecar, each with its own form, namespaces and pace; they break and heal in turns, two at a time,
     with a kill in between; each one has in the end what it should, and none waited for another."""
     places = {f"to-{kind}": servers.place(kind) for kind in SINKS}
-    forms = {kind: place.forms[-1 - number % 2] for number, (kind, place) in enumerate(places.items())}
+    forms = {kind: place.plain | place.forms[-1 - number % 2] for number, (kind, place) in enumerate(places.items())}
     env = {name: value for place in places.values() for name, value in place.env.items()}
     first, *others = places
     try:
