@@ -275,7 +275,9 @@ class Delta(Object):
         assert about["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
         number, amendment = about["window"], about["amendment"] or 0
         assert told["txn"]["version"] == (amendment or number)
-        files = {add["path"].removeprefix(about["folder"] + "/"): objects[add["path"]] for add in told["adds"]}
+        paths = {add["path"].removeprefix(about["folder"] + "/"): add["path"] for add in told["adds"]}
+        assert len(paths) == len(told["adds"]) and not set(paths.values()) - set(objects), f"window {number}: files that are not there, or twice"
+        files = {name: objects[path] for name, path in paths.items()}
         return Window(number, amendment, manifest, files)
 
     def rest(self):
