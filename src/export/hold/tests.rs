@@ -137,8 +137,18 @@ fn a_new_sink_begins_with_the_oldest_window_that_is_whole() {
     let windows = disk.list(&PathBuf::from("/export/two")).unwrap();
     assert_eq!(windows.iter().filter(|n| n.starts_with("window-")).count() as u64, 11 - oldest);
     drop(again);
-    let text = rig(&disk, vec![sink("three", Start::Window(oldest - 1), 0)]).map(|_| ()).unwrap_err().to_string();
+    // One that is to begin too early or too late is stopped alone; each look tells why, until it can begin.
+    let mut three = rig(&disk, vec![sink("three", Start::Window(oldest - 1), 0)]).unwrap();
+    let text = three.workers[0].step(0).unwrap_err().to_string();
     assert!(text.contains("sink three") && text.contains(&format!("start = {oldest}")), "{text}");
+    drop(three);
+    let mut four = rig(&disk, vec![sink("four", Start::Window(13), 0)]).unwrap();
+    for _ in 0..2 {
+        let error = four.workers[0].step(0).unwrap_err();
+        assert!(matches!(error, ExportError::Start { first: WindowId(13), closed: WindowId(10), .. }), "{error}");
+        assert_eq!(error.class(), crate::sink::Class::Permanent);
+    }
+    drop(four);
     rig(&disk, vec![sink("three", Start::Window(oldest), 0)]).map(|_| ()).unwrap();
     // One that comes back and is too late is stopped alone, and told why; it holds what is left until it is taken out.
     let mut late = rig(&disk, vec![sink("one", Start::Oldest, 0), sink("away", Start::Oldest, 0)]).unwrap();
