@@ -303,6 +303,9 @@ def test_what_it_lacked_comes_later(lab, place):
 
     run_cli("dlq", "retry", "--admin", trial.sidecar.admin, "--sink", f"twin-{NAME}", str(waiting[0]))
     eventually(lambda: len(open_letters(waiting[0])) == 1, 30, "the folder's amendment")
+    # Nothing else is on its way: the first step from now on is the amendment's.
+    trial.sidecar.cut("quiet")
+    trial.await_delivery()
     for step in range(1, MOST_STEPS):
         trial.kill_at(step)
         if step == 1:
