@@ -14,7 +14,7 @@ import time
 import pytest
 from kafka import WINDOWS, check_order, check_windows, manifests
 from kafka_proxy import KafkaProxy
-from sidecar import ROOT
+from sidecar import ROOT, run_cli
 from waiting import eventually
 from writers import Writers
 
@@ -145,24 +145,36 @@ def test_kills(lab):
 
 
 def test_documents_of_16_megabytes(lab):
-    """A broker that does not take them: the record is told, the transaction is not left open; once it does, they pass."""
+    """A broker that does not take them: the record waits among the dead letters, the transaction is not left open; once it does, a
+    retry brings it, and later ones pass."""
     kafka = lab.kafka()
     sidecar = lab.sidecar(lab.store(), config=config(kafka, partitions=1))
+
+    def letters() -> list[dict]:
+        return json.loads(run_cli("dlq", "list", "--admin", sidecar.admin, "--json").stdout)
+
     with sidecar.client() as client:
         client["big"]["c"].insert_one({"_id": "small"})
         sidecar.cut("small")
         client["big"]["c"].insert_one({"_id": "big", "fill": "x" * (16_000_000)})
-        eventually(lambda: "is refused" in error_of(sidecar), 60, "the record is told")
-        lsn = next(json.loads(line)["lsn"] for line in sidecar.log_records() if '"id":"big"' in line)
-        assert f"record {lsn} is refused" in error_of(sidecar) and "max.message.bytes" in error_of(sidecar)
+        (letter,) = eventually(letters, 60, "the record is told")
+        lsn = letter["lsn"]
+        assert next(json.loads(line)["lsn"] for line in sidecar.log_records() if '"id":"big"' in line) == lsn
+        assert "max.message.bytes" in letter["reason"] and (letter["sink"], letter["state"]) == ("events", "waiting")
+        eventually(lambda: lag(sidecar) == 0, 60, "the rest of its window goes on")
         assert [m.lsn for m in kafka.read("tidelog.big.c") if m.lsn == lsn] == []
         committed, end = kafka.ends("tidelog.big.c")
         assert committed == end > 1, "the transaction was left open"
         kafka.alter("tidelog.big.c", "max.message.bytes", 100_000_000)
-        eventually(lambda: lag(sidecar) == 0, 120, "it goes on by itself")
+        run_cli("dlq", "retry", "--admin", sidecar.admin)
+        eventually(lambda: letters()[0]["state"] == "delivered", 120, "it comes in an amendment")
         client["big"]["c"].update_one({"_id": "big"}, {"$set": {"n": 1}})
-    settle(sidecar, kafka)
-    assert max(len(m.value) for m in kafka.read("tidelog.big.c")) > 32_000_000
+    sidecar.cut("the end")
+    eventually(lambda: lag(sidecar) == 0, 120, "the Kafka sink has everything")
+    messages = kafka.read()
+    found = sorted(m.lsn for m in messages if m.lsn is not None)
+    assert found == list(range(1, len(found) + 1)) and lsn in found
+    assert max(len(m.value) for m in messages if m.topic == "tidelog.big.c") > 32_000_000
 
 
 def test_batches_that_are_too_large_blame_no_record(lab):
