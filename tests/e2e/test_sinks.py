@@ -244,7 +244,7 @@ WRONG = [
     ('[sinks.lake]\ntype = "folder"\ndir = "/x"\nstart = "soon"\n', 'expected "oldest", "now" or the number of a window'),
     ('[sinks.lake]\ntype = "folder"\ndir = "/x"\nnamespaces = ["shop"]\n', "expected `db.collection` or `db.*`"),
     ('[sinks.lake]\ntype = "moon"\ndir = "/x"\n', "unknown variant `moon`"),
-    ('[sinks.lake]\ntype = "folder"\ndir = "/x"\nformat = "parquet"\nenvelope = "debezium"\n', "which is JSON"),
+    ('[sinks.lake]\ntype = "delta"\nurl = "file:///x"\nformat = "parquet"\nenvelope = "debezium"\n', "a table has the columns of our own record"),
 ]
 
 
