@@ -217,7 +217,7 @@ impl Running {
         let delivered = sinks.iter().map(|s| s.delivered).min();
         let mut missing = BTreeMap::<u64, u64>::new();
         for (_, letter) in self.exporter.dead_letters("") {
-            if matches!(letter.state, State::Waiting | State::Asked(_)) {
+            if letter.is_missing() {
                 *missing.entry(letter.window).or_default() += 1;
             }
         }

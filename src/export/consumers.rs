@@ -204,8 +204,9 @@ impl Consumers {
         self.all.lock().get(name).cloned()
     }
 
-    /// Those who need the log itself, each with the first window whose records it has not read: the consumers without a sink.
-    pub fn holders(&self) -> Vec<(String, WindowId)> {
+    /// Those who need the log itself, each as people are told of it and with the first window whose records it has not read: the
+    /// consumers without a sink.
+    pub(super) fn holders(&self) -> Vec<(String, WindowId)> {
         let all = self.all.lock();
         let held = all.iter().filter(|(_, consumer)| consumer.sink.is_empty());
         held.map(|(name, consumer)| (format!("consumer {name}"), consumer.window.next())).collect()

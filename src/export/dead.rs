@@ -109,6 +109,13 @@ pub struct Letter {
     pub state: State,
 }
 
+impl Letter {
+    /// Its window lacks the record, and it may still come.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Asked(_))
+    }
+}
+
 /// A refusal, as it happens.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -179,19 +186,17 @@ impl DeadLetters {
 
     /// Letters whose records are missing and that nobody dropped.
     pub fn waiting(&self) -> usize {
-        self.letters.values().filter(|letter| matches!(letter.state, State::Waiting | State::Asked(_))).count()
+        self.letters.values().filter(|letter| letter.is_missing()).count()
     }
 
     /// The window of the oldest letter whose record is missing and that nobody dropped.
     pub(super) fn oldest_waiting(&self) -> Option<WindowId> {
-        let waits = |letter: &&Letter| matches!(letter.state, State::Waiting | State::Asked(_));
-        self.letters.values().filter(waits).map(|letter| WindowId(letter.window)).min()
+        self.letters.values().filter(|letter| letter.is_missing()).map(|letter| WindowId(letter.window)).min()
     }
 
     /// Whether records that a window lacks may still come.
     pub(super) fn waits(&self, window: WindowId) -> bool {
-        let mut of = self.letters.values().filter(|letter| letter.window == window.0);
-        of.any(|letter| matches!(letter.state, State::Waiting | State::Asked(_)))
+        self.letters.values().any(|letter| letter.window == window.0 && letter.is_missing())
     }
 
     /// The records that a window lacks.

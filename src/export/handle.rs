@@ -168,7 +168,8 @@ pub(super) fn assemble(
         let (kind, place) = (config.kind.name(), place(config));
         let live = watch::Sender::new(SinkLive { position: worker.position(), ..SinkLive::default() });
         let (letters, underway, retained) = (worker.letters(), worker.underway(), worker.retained());
-        sinks.push(SinkSeat { name, kind, place, live, letters, underway, retained });
+        let start = config.start;
+        sinks.push(SinkSeat { name, kind, place, start, live, letters, underway, retained });
         workers.push(worker);
     }
     let (cutter, retry_ms, horizon) = (CutterLive::default(), options.retry_ms, options.horizon);

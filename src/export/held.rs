@@ -39,11 +39,6 @@ impl ExporterHandle {
         Ok(())
     }
 
-    /// Those who need the log itself, each with the first window whose records it has not read.
-    pub fn log_readers(&self) -> Vec<(String, WindowId)> {
-        self.shared().consumers.holders()
-    }
-
     /// The first window that a sink has; 1 where that is not known.
     pub fn first_at(&self, sink: &str) -> Option<WindowId> {
         self.shared().reach(sink).map(|reach| reach.first)

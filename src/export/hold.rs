@@ -2,6 +2,7 @@
 
 use super::handle::{ExporterHandle, Shared};
 use super::status::SinkSeat;
+use crate::config::Start;
 use crate::types::{Lsn, WindowId};
 
 /// Somebody who needs the log from a record on.
@@ -28,8 +29,7 @@ impl Shared {
     pub(super) fn holders(&self) -> Vec<Holder> {
         let mut all: Vec<Holder> = self.sinks.iter().map(|seat| self.sink(seat)).collect();
         all.extend(self.sinks.iter().filter_map(|seat| self.letters(seat)));
-        let readers = self.consumers.holders().into_iter();
-        all.extend(readers.map(|(name, window)| self.from(format!("consumer {name}"), window)));
+        all.extend(self.consumers.holders().into_iter().map(|(who, window)| self.from(who, window)));
         all.push(self.from("the open window".to_owned(), self.windows.last().next()));
         all.sort_by_key(|holder| holder.needs);
         all
@@ -37,8 +37,12 @@ impl Shared {
 
     /// What a sink does not have yet.
     fn sink(&self, seat: &SinkSeat) -> Holder {
-        let delivered = seat.live.borrow().position.map_or(WindowId::ZERO, |at| at.window);
-        self.from(format!("sink {}", seat.name), delivered.next())
+        let next = match (seat.live.borrow().position, seat.start) {
+            (Some(at), _) => at.window.next(),
+            (None, Start::Window(first)) => WindowId(first),
+            (None, _) => WindowId(1),
+        };
+        self.from(format!("sink {}", seat.name), next)
     }
 
     /// A letter's record goes out again by reading its whole window.
@@ -47,9 +51,10 @@ impl Shared {
         Some(self.from(format!("dead letters of sink {}", seat.name), first))
     }
 
-    /// Who needs the log from the beginning of a window on. Where that cannot be told, all of it.
+    /// Who needs the log from the beginning of a window on (one that is not closed yet: from the open window's). Where that
+    /// cannot be told, all of it.
     fn from(&self, who: String, window: WindowId) -> Holder {
-        let before = WindowId(window.0.saturating_sub(1));
+        let before = WindowId(window.0.saturating_sub(1)).min(self.windows.last());
         let needs = match self.windows.get(before) {
             _ if before == WindowId::ZERO => Lsn(1),
             Ok(Some(before)) => before.last.next(),

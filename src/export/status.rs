@@ -5,6 +5,7 @@ use super::dead::DeadLetters;
 use super::handle::Shared;
 use super::pace::{Delivering, Underway};
 use super::tidy::Retained;
+use crate::config::Start;
 use crate::metrics;
 use crate::sink::Class;
 use crate::types::{Lsn, WindowId};
@@ -103,6 +104,8 @@ pub(super) struct SinkSeat {
     pub(super) name: &'static str,
     pub(super) kind: &'static str,
     pub(super) place: String,
+    /// Where it begins, while it has no position.
+    pub(super) start: Start,
     pub(super) live: watch::Sender<SinkLive>,
     pub(super) letters: Arc<Mutex<DeadLetters>>,
     pub(super) underway: Arc<Underway>,

@@ -251,6 +251,14 @@ def test_who_holds_the_log_is_told(lab):
         run_cli("dlq", "drop", "--admin", sidecar.admin, "--all")
         eventually(lambda: first_lsn(sidecar) > 1 and not sidecar_held(), 30, "what nobody needs goes")
         assert "log_max_bytes" not in sidecar.http("/readyz")[1]
+        # A consumer of the log itself holds what it has not read; one of a sink does not.
+        sidecar.cut("for the consumers")
+        assert sidecar.http("/v1/consumers/books?window=now", "PUT")[0] == 200
+        assert sidecar.http("/v1/consumers/shelf?sink=folder&window=now", "PUT")[0] == 200
+        eventually(lambda: churn(client) or kept(sidecar)[:1] and kept(sidecar)[0]["who"] == "consumer books", 60, "the consumer holds")
+        assert all("shelf" not in holder["who"] for holder in kept(sidecar))
+        run_cli("consumers", "drop", "--admin", sidecar.admin, "books")
+        eventually(lambda: churn(client) or not sidecar_held(), 60, "dropped, it holds no more")
         # New sinks on a log that has lost its beginning.
         roll_past(sidecar, client, 300)
         sidecar.stop()

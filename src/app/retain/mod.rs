@@ -1,7 +1,8 @@
 //! Lets the beginning of the changelog go: what is old or too much, and what nobody needs.
 //!
 //! # Promises
-//! - No record goes that a [`Holder`] needs: a sink that does not have it, a dead letter that nobody dropped, the open window. Who holds
+//! - No record goes that a [`Holder`] needs: a sink that does not have it, a dead letter that nobody dropped, a consumer of
+//!   the log, the open window. Who holds
 //!   is told.
 //! - No record goes before the entity index as it is at that record or a later one lies on the disk in a file of its own, synced and
 //!   read back whole: whatever happens to the index, it can be made again.
