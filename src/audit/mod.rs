@@ -46,12 +46,27 @@ use std::io;
 use std::path::Path;
 use window::Audit;
 
-/// Audits the export folder `dir`; `progress` is called after each window with what holds so far.
+/// How often an audit begins again because retention removed a window under it.
+const TRIES: usize = 16;
+
+/// Audits the export folder `dir`; `progress` is called after each window with what holds so far. When retention removes windows
+/// meanwhile, it begins again with those that are left.
 ///
 /// # Errors
 /// `NotFound` when there is no export at all, or what the system said while reading. What is wrong with the export is no
 /// error but a [`Finding`] in the verdict.
 pub fn verify(disk: &dyn Disk, dir: &Path, progress: &mut dyn FnMut(&Verdict)) -> io::Result<Verdict> {
+    for _ in 1..TRIES {
+        let first = begin::told(disk, dir)?;
+        let verdict = once(disk, dir, progress);
+        if verdict.as_ref().is_ok_and(Verdict::holds) || begin::told(disk, dir)? == first {
+            return verdict;
+        }
+    }
+    once(disk, dir, progress)
+}
+
+fn once(disk: &dyn Disk, dir: &Path, progress: &mut dyn FnMut(&Verdict)) -> io::Result<Verdict> {
     let mut audit = Audit {
         disk,
         dir,

@@ -15,7 +15,7 @@ use export::export;
 use forge::{Forge, rehash};
 use serde_json::{Value, json};
 use tidelog::audit::{Finding, Kind, verify};
-use tidelog::disk::FaultDisk;
+use tidelog::disk::{Disk as _, FaultDisk};
 
 fn finding(disk: &FaultDisk) -> Option<Finding> {
     verify(disk, export::dir(), &mut |_| {}).expect("readable").finding
@@ -69,6 +69,35 @@ fn a_window_under_way_is_told() {
     forge.remove(4, "manifest.json");
     let verdict = verify(&forge.0, export::dir(), &mut |_| {}).expect("readable");
     assert!(verdict.holds() && verdict.unfinished == Some(4) && verdict.windows == 3);
+}
+
+/// Windows that are removed while the audit reads are none that are missing; what `_latest.json` still promises is.
+#[test]
+fn windows_that_retention_removes_meanwhile() {
+    let audit = |moves: &dyn Fn(&Forge, u64)| {
+        let forge = Forge(export().kill());
+        verify(&forge.0, export::dir(), &mut |so_far| moves(&forge, so_far.windows)).expect("readable")
+    };
+    let latest = |forge: &Forge, first: u64| {
+        let mut told: Value = serde_json::from_slice(&forge.0.read(&export::dir().join("_latest.json")).expect("read"))
+            .expect("json");
+        told["first_window"] = json!(first);
+        forge.write_raw("_latest.json", told.to_string().as_bytes());
+    };
+    let removed = audit(&|forge, seen| {
+        if seen == 1 && forge.0.exists(&Forge::path(2, "manifest.json")).expect("exists") {
+            latest(forge, 3);
+            forge.remove_window(1);
+            forge.remove_window(2);
+        }
+    });
+    assert!(removed.holds() && removed.first_window == 3 && removed.windows == 2, "{removed}");
+    let lost = audit(&|forge, seen| {
+        if seen == 1 {
+            forge.remove_window(2);
+        }
+    });
+    assert_eq!(lost.finding.map(|f| (f.kind, f.window)), Some((Kind::WindowMissing, 2)));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 """Fixtures: a fresh store and a fresh sidecar for each test that asks."""
 
+import os
 import pathlib
+import random
 import sys
 
 import pytest
@@ -9,6 +11,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from sidecar import Sidecar, binary  # noqa: E402
 from store import Store, store_binary  # noqa: E402
+
+
+# Before any test module is read: two workers that share the tests must make the same ones.
+os.environ.setdefault("TIDELOG_SEED", str(random.SystemRandom().randrange(1 << 30)))
 
 
 def pytest_sessionstart(session):

@@ -80,6 +80,7 @@ class Nemesis:
         self.seed, self.mode, self.sync = seed, mode, sync
         self.world = BadWorld(lab.folder / "tidelog")
         self.store = lab.store(mode, sync=sync)
+        self.store.make_tables()
         self.behind = Shim(self.store.address, ShimLog(lab.folder / "shim-behind.log"), free_port())
         config = "[windows]\nmax_records = 400\nidle_ms = 500\n[capture]\nsecond_look_ms = 3000\ntransaction_lifetime_ms = 6000\n"
         addresses = {name: f"127.0.0.1:{free_port()}" for name in ("listen", "admin")}

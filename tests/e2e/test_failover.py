@@ -10,7 +10,7 @@ import time
 import pytest
 from dump import difference, dump
 from failover import Member
-from loss import Losses
+from losses import Losses
 from pymongo import MongoClient
 from pymongo.errors import NotPrimaryError, PyMongoError
 from validator import check_export, expect
@@ -155,7 +155,7 @@ def test_what_is_rolled_back_was_never_exported(lab):
     merge, losses = pair.merged()
     losses[0].judge()
     # One of the seven may have its new state already when it is read.
-    assert losses[0].corrected in (6, 7) and losses[0].found["storeLoss"] == 7, (losses[0].corrected, losses[0].found)
+    assert losses[0].lost_changes in (6, 7) and losses[0].found["storeLoss"] == 7, (losses[0].lost_changes, losses[0].found)
     merge.no_number_twice()
     assert not difference(merge.documents(), dump(pair.store.client()))
 
@@ -179,7 +179,7 @@ def test_a_real_step_down(lab):
     sidecar.cut()
     losses = Losses()
     fold, _ = check_export(sidecar.export, watch=losses.see)
-    assert losses.nodes == 1 and not losses.corrected
+    assert losses.nodes == 1 and not losses.reverts
     assert not difference(fold.documents(), dump(store.client()))
 
 

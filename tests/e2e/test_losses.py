@@ -47,3 +47,34 @@ def test_a_lost_insert():
 def test_a_state_that_the_log_never_saw():
     records = [change(1, 1, "insert", None, ONE), change(2, 2, "observed", ONE, TWO, found="storeLoss")]
     assert seen([*records, control(3, "node", process="b", term=1, rbid=1, epoch=1, unproven=1)]).unknown == 1
+
+
+def test_what_is_taken_back_by_whoever_stands_in_a_stretch():
+    taken = change(4, 4, "observed", THREE, ONE, found="touch")
+    records = [record if record["lsn"] != 4 else taken for record in stream(1)]
+    losses = seen(records)
+    losses.judge()
+    assert [(r.lost, r.found) for r in losses.reverts] == [([2, 3], "touch")] and losses.judged == 0
+    records[-1]["unproven"] = 2
+    with pytest.raises(Broken, match="outside of"):
+        seen(records).judge()
+    with pytest.raises(Broken, match="outside of"):
+        seen(records[:-1]).judge()
+
+
+def test_where_collections_come_and_go_a_missing_document_is_not_judged():
+    for ns, unknown in (("ddl_2.z", 1), ("e2e.bypassed", 1), ("d.c", 0)):
+        records = [change(1, 1, "insert", None, ONE), change(2, 2, "update", ONE, TWO), change(3, 3, "observed", TWO, None, found="storeLoss")]
+        losses = seen([record | {"ns": ns} for record in records])
+        assert losses.unknown == unknown and bool(losses.reverts) != bool(unknown)
+
+
+def test_a_drop_forgets_what_was_before_it():
+    records = [
+        change(1, 1, "insert", None, ONE),
+        control(2, "drop", ns="d.c"),
+        change(3, 2, "insert", None, TWO),
+        change(4, 3, "observed", TWO, None, found="storeLoss"),
+        control(5, "node", process="b", term=1, rbid=1, epoch=1, unproven=2),
+    ]
+    assert seen(records).unknown == 1

@@ -13,7 +13,7 @@ import time
 
 import pytest
 from judge import end_of_run
-from loss import Losses
+from losses import Losses
 from shapes import load
 from validator import Broken, check_export
 from waiting import eventually
@@ -38,6 +38,7 @@ def test_the_store_is_killed_under_load(lab, mode, sync, both):
     print(f"replay with TIDELOG_SEED={SEED} TIDELOG_STORE_KILLS={KILLS}")
     moments = random.Random(SEED)
     store = lab.store(mode, sync=sync)
+    store.make_tables()
     sidecar = lab.sidecar(store, config=WINDOWS)
     prepare(sidecar.client())
     time.sleep(1)  # what prepares the collections is durable; the rest of the test is about what is not
@@ -64,7 +65,7 @@ def test_the_store_is_killed_under_load(lab, mode, sync, both):
     losses = Losses()
     check_export(sidecar.export, COLLATED, losses.see)
     losses.judge()
-    print(f"{losses.nodes} node records, {dict(losses.found)} observed, {losses.corrected} lost changes corrected")
+    print(f"{losses.nodes} node records, {dict(losses.found)} observed, {losses.lost_changes} lost changes corrected")
     # A sidecar that was killed in the midst of a correction does it at its next start, for all restarts since together.
     assert losses.nodes == 1 + KILLS or (both and 1 < losses.nodes <= KILLS), "a restart was not seen, or one was seen that was none"
     if sync:
@@ -120,7 +121,7 @@ def test_a_lost_tail_is_corrected_without_a_touch(lab, mode):
     held = {ns: len(docs) for ns, docs in fold.documents().items()}
     with store.client() as client:
         assert held == {f"tail.{n}": client["tail"][n].count_documents({}) for n in client["tail"].list_collection_names()}
-    print(f"{losses.corrected} lost changes corrected, {dict(losses.found)}")
+    print(f"{losses.lost_changes} lost changes corrected, {dict(losses.found)}")
     assert losses.found["storeLoss"] == sidecar.metric("tidelog_node_lost_total")
     assert losses.found["storeLoss"] >= 1, "the store is known to lose this (STORE.md 9); the test shows nothing if it did not"
 
