@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench export                   300,000 records, three rounds, both tables
 //! cargo bench --bench export -- 1000000        more records
+//! cargo bench --bench export -- 300000 jsonl   only what has this name
 //! ```
 //!
 //! Two tables. The whole path: a changelog on the disk → a sink's folder, with all that an export does (reading and checking
@@ -24,11 +25,13 @@ use std::time::Duration;
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Fallible<()> {
-    let told = std::env::args().skip(1).find_map(|word| word.parse().ok());
-    let count: u64 = told.unwrap_or(300_000);
-    whole::run(count)?;
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let count: u64 = words.iter().find_map(|word| word.parse().ok()).unwrap_or(300_000);
+    let only = words.iter().find(|word| word.parse::<u64>().is_err());
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    whole::run(count, &wanted)?;
     println!();
-    forms::run(count)
+    forms::run(count, &wanted)
 }
 
 /// Time of the processor that this process has taken: fields 14 and 15 of `/proc/self/stat`, in hundredths of a second.

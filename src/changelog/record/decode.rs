@@ -113,19 +113,18 @@ pub fn stamp(payload: &[u8]) -> Result<Stamp, RecordError> {
     Ok(stamp)
 }
 
-/// The most fields a record of this version has; unknown ones that may be skipped do not count.
-const MOST_FIELDS: usize = 20;
+/// One more than the highest tag of this version; a set of tags fits into 64 bits.
+const SLOTS: usize = tag::TERM as usize + 1;
 
-/// The known fields of a payload, in order.
+/// The known fields of a payload, by tag.
 struct Fields<'a> {
-    found: [(u8, &'a [u8]); MOST_FIELDS],
+    found: [Option<&'a [u8]>; SLOTS],
 }
 
 impl<'a> Fields<'a> {
     fn parse(payload: &'a [u8], kind: u8) -> Result<Self, RecordError> {
         let known = known_fields(kind)?;
-        let mut found: [(u8, &[u8]); MOST_FIELDS] = [(0, &[]); MOST_FIELDS];
-        let mut places = found.iter_mut();
+        let mut found = [None; SLOTS];
         let mut rest = payload.get(STAMP_BYTES..).unwrap_or_default();
         let mut last = 0;
         while let Some(tag) = rest.first().copied() {
@@ -138,8 +137,8 @@ impl<'a> Fields<'a> {
                 return Err(RecordError::Order(tag));
             }
             last = tag;
-            if known.contains(&tag) {
-                *places.next().ok_or(RecordError::Order(tag))? = (tag, value);
+            if let Some(slot) = found.get_mut(usize::from(tag)).filter(|_| known >> tag & 1 == 1) {
+                *slot = Some(value);
             } else if tag < tag::SKIPPABLE {
                 return Err(RecordError::Unknown(tag));
             }
@@ -148,7 +147,7 @@ impl<'a> Fields<'a> {
     }
 
     fn find(&self, tag: u8) -> Option<&'a [u8]> {
-        self.found.iter().find(|(t, _)| *t == tag).map(|(_, value)| *value)
+        self.found.get(usize::from(tag)).copied().flatten()
     }
 
     fn need(&self, tag: u8) -> Result<&'a [u8], RecordError> {
@@ -184,20 +183,27 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn known_fields(kind: u8) -> Result<&'static [u8], RecordError> {
-    const CHANGE: [u8; MOST_FIELDS] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20];
+/// The tags that a record of this kind may have, a bit each.
+fn known_fields(kind: u8) -> Result<u64, RecordError> {
+    const fn set(tags: &[u8]) -> u64 {
+        match tags {
+            [first, rest @ ..] => 1 << *first | set(rest),
+            [] => 0,
+        }
+    }
+    const CHANGE: u64 = (1 << (tag::FOUND + 1)) - 2;
     Ok(match kind {
-        kind::CHANGE => &CHANGE,
-        kind::OPENED => &[tag::NS, tag::COMPLETE],
-        kind::CREATE | kind::COLL_MOD => &[tag::NS, tag::OPTIONS],
-        kind::DROP | kind::COMPLETED => &[tag::NS],
-        kind::DROP_DATABASE => &[tag::DB],
-        kind::RENAME => &[tag::NS, tag::TO],
-        kind::GAP_OPENED => &[tag::NS, tag::GAP, tag::CAUSE, tag::DETAIL],
-        kind::GAP_CLOSED => &[tag::GAP],
-        kind::STARTED => &[tag::VERSION],
-        kind::RECONCILED => &[tag::NS, tag::TALLY],
-        kind::NODE => &[tag::PROCESS, tag::TERM],
+        kind::CHANGE => CHANGE,
+        kind::OPENED => set(&[tag::NS, tag::COMPLETE]),
+        kind::CREATE | kind::COLL_MOD => set(&[tag::NS, tag::OPTIONS]),
+        kind::DROP | kind::COMPLETED => set(&[tag::NS]),
+        kind::DROP_DATABASE => set(&[tag::DB]),
+        kind::RENAME => set(&[tag::NS, tag::TO]),
+        kind::GAP_OPENED => set(&[tag::NS, tag::GAP, tag::CAUSE, tag::DETAIL]),
+        kind::GAP_CLOSED => set(&[tag::GAP]),
+        kind::STARTED => set(&[tag::VERSION]),
+        kind::RECONCILED => set(&[tag::NS, tag::TALLY]),
+        kind::NODE => set(&[tag::PROCESS, tag::TERM]),
         other => return Err(RecordError::Kind(other)),
     })
 }

@@ -188,6 +188,9 @@ impl Writer<'_> {
 
     /// A string as stored; what is not UTF-8 is shown with replacement characters.
     fn text(&mut self, bytes: &[u8]) {
+        if text::plain(self.out, bytes) {
+            return;
+        }
         if let Ok(valid) = std::str::from_utf8(bytes) {
             text::string(self.out, valid);
         } else {

@@ -4,19 +4,29 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::io::Write as _;
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+/// The two digits of each byte.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0u8; 2]; 256];
+    let mut i = 0;
+    while i < 256 {
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, within 256 and 16")]
+        {
+            table[i] = [digits[i >> 4], digits[i & 15]];
+        }
+        i += 1;
+    }
+    table
+};
 
 /// Appends lower-case hex.
 pub(crate) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.reserve(bytes.len() * 2);
-    for b in bytes {
-        out.push(nibble(b >> 4));
-        out.push(nibble(b & 15));
+    let start = out.len();
+    out.resize(start + bytes.len() * 2, b'0');
+    let room = out.get_mut(start..).unwrap_or_default();
+    for (pair, byte) in room.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = HEX.get(usize::from(*byte)).copied().unwrap_or_default();
     }
-}
-
-fn nibble(n: u8) -> u8 {
-    HEX.get(usize::from(n & 15)).copied().unwrap_or(b'0')
 }
 
 /// Appends standard base64 with padding.
@@ -92,9 +102,48 @@ const ESCAPES: [u8; 256] = {
     table
 };
 
+/// Each byte of eight is this one.
+const fn eight(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// Whether one of eight bytes has its high bit, or stands in [`ESCAPES`]. The subtraction borrows only above a byte that it
+/// finds, so no bytes are taken for others ("Bit Twiddling Hacks", determine if a word has a zero byte).
+fn is_special(word: u64) -> bool {
+    let zero = |word: u64| word.wrapping_sub(eight(1)) & !word;
+    let low = word.wrapping_sub(eight(32)) & !word;
+    let found = word | low | zero(word ^ eight(b'"')) | zero(word ^ eight(b'\\')) | zero(word ^ eight(127));
+    found & eight(0x80) != 0
+}
+
+/// ASCII that stands inside a JSON string as it is.
+fn is_plain(bytes: &[u8]) -> bool {
+    let (words, _) = bytes.as_chunks::<8>();
+    match bytes.last_chunk::<8>() {
+        // The last eight overlap the words.
+        Some(last) => !words.iter().chain([last]).any(|word| is_special(u64::from_ne_bytes(*word))),
+        None => bytes.iter().all(|byte| byte.is_ascii() && escape(*byte) == 0),
+    }
+}
+
+/// Appends a quoted JSON string, if these bytes are ASCII and stand in it as they are.
+pub(crate) fn plain(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
+    let is = is_plain(bytes);
+    if is {
+        out.reserve(bytes.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+    }
+    is
+}
+
 /// Appends a quoted JSON string.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
+    if plain(out, bytes) {
+        return;
+    }
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     let mut rest = bytes;
@@ -186,6 +235,22 @@ mod tests {
     fn strings_read_back() {
         let all: String = (0u32..0x250).filter_map(char::from_u32).collect();
         assert_eq!(serde_json::from_str::<String>(&text(|o| string(o, &all))).expect("json"), all);
+    }
+
+    /// Every byte at every place of texts of up to three words.
+    #[test]
+    fn what_stands_as_it_is() {
+        for length in 1..24 {
+            for (at, byte) in (0..length).flat_map(|at| (0..=255u8).map(move |byte| (at, byte))) {
+                let mut bytes = vec![b'a'; length];
+                bytes[at] = byte;
+                let expected = byte.is_ascii() && escape(byte) == 0;
+                assert_eq!(is_plain(&bytes), expected, "{byte} at {at} of {length}");
+                bytes.iter_mut().for_each(|other| *other = if *other == b'a' { 0x21 } else { *other });
+                assert_eq!(is_plain(&bytes), expected, "{byte} at {at} of {length}");
+            }
+        }
+        assert!(is_plain(b""));
     }
 
     #[test]
