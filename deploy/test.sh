@@ -11,6 +11,7 @@
 #                                  (one kind of store: -k replica-keeps, replica-loses, standalone-keeps or standalone-loses)
 #
 # TIDELOG_STORE_BIN   test against this store (default: mongod, else the test store is built)
+# TIDELOG_WORKERS     so many black-box tests run at the same time (default: cores + 1; most of them wait most of the time)
 # TIDELOG_BIN         test this sidecar (default: the debug build of this tree)
 # TIDELOG_SCHEDULES   schedules of the model (default 20000); TIDELOG_FIRST_SEED: the first of them (default 1)
 # TIDELOG_SEED        replay a run of the random tests; each prints its seed
@@ -110,6 +111,12 @@ end_to_end() {
   "$VENV_PYTHON" -m pytest -q --color=no "$@"
 }
 
+# Several at a time; each has its own folder, ports and programs. A worker takes the next tests of a file, so what a file shares
+# is started twice at most.
+side_by_side() {
+  end_to_end -n "${TIDELOG_WORKERS:-$(($(nproc) + 1))}" --dist worksteal "$@"
+}
+
 what=${1:-all}
 [ $# -eq 0 ] || shift
 case $what in all | rust | e2e | kills | nemesis | restarts | model) ;; *) die "unknown part: $what (all, rust, e2e, kills, nemesis, restarts, model)" ;; esac
@@ -139,11 +146,11 @@ case $what in
     phase "scripts" scripts
     rust_checks
     phase "build" build_debug
-    phase "end to end" end_to_end "$@"
+    phase "end to end" side_by_side "$@"
     ;;
   rust) phase "scripts" scripts; rust_checks ;;
   model) phase "model" model ;;
-  e2e) phase "build" build_debug; phase "end to end" end_to_end "$@" ;;
+  e2e) phase "build" build_debug; phase "end to end" side_by_side "$@" ;;
   restarts) phase "build" build_debug; phase "restarts" end_to_end -s test_restart.py test_failover.py "$@" ;;
   kills) phase "build" build_debug; phase "kills" end_to_end -s test_kill.py "$@" ;;
   nemesis) phase "build" build_debug; phase "nemesis" end_to_end -s test_nemesis.py "$@" ;;

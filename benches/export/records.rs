@@ -12,23 +12,18 @@ pub(super) fn change(number: u64) -> Fallible<Change> {
     let before = update.then(|| image(number, 1)).transpose()?;
     let id = format!("order-{number:012}");
     Ok(Change {
-        ns: Namespace::new("shop", "orders"),
-        id: RawBson::String(id.clone()),
-        key: EntityKey(id.as_bytes().into()),
-        epoch: Epoch(1),
-        seq: Seq(if update { 2 } else { 1 }),
-        op: if update { Op::Update } else { Op::Insert },
         before,
-        before_sha: None,
         after: Some(image(number, 2)?),
         operation_time: Some(1_764_000_000 << 32 | number),
-        retry: None,
-        txn: None,
-        found: None,
         origin: Arc::new(Origin { connection: 12, client: "10.0.0.7:51234".into(), ..Origin::default() }),
-        comment: String::new(),
-        traceparent: String::new(),
         correlation: 12 << 32 | number,
+        ..Change::new(
+            Namespace::new("shop", "orders"),
+            RawBson::String(id.clone()),
+            EntityKey(id.as_bytes().into()),
+            (Epoch(1), Seq(if update { 2 } else { 1 })),
+            if update { Op::Update } else { Op::Insert },
+        )
     })
 }
 

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::disk::{Disk, FaultDisk};
 use crate::format::jsonl::{Bson, Lines};
 use crate::sink::Class;
-use crate::types::{Body, Change, Control, Draft, EntityKey, Epoch, Image, Lsn, Namespace, Op, Origin, Seq, WindowId};
+use crate::types::{Body, Change, Control, Draft, EntityKey, Epoch, Image, Lsn, Namespace, Op, Seq, WindowId};
 use bson::rawdoc;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -27,23 +27,16 @@ fn options(bson: Bson) -> ExportOptions {
 pub(super) fn insert(n: u32) -> Body {
     let document = rawdoc! { "_id": i64::from(n), "text": "x".repeat(20), "n": f64::from(n) };
     Body::Change(Box::new(Change {
-        ns: Namespace::new("shop", "orders"),
-        id: bson::RawBson::Int64(i64::from(n)),
-        key: EntityKey(n.to_le_bytes().as_slice().into()),
-        epoch: Epoch(1),
-        seq: Seq(1),
-        op: Op::Insert,
-        before: None,
-        before_sha: None,
         after: Some(Image::new(Bytes::copy_from_slice(document.as_bytes()))),
         operation_time: Some(5 << 32 | 6),
-        retry: None,
-        txn: None,
-        found: None,
-        origin: Arc::new(Origin::default()),
-        comment: String::new(),
-        traceparent: String::new(),
         correlation: u64::from(n),
+        ..Change::new(
+            Namespace::new("shop", "orders"),
+            bson::RawBson::Int64(i64::from(n)),
+            EntityKey(n.to_le_bytes().as_slice().into()),
+            (Epoch(1), Seq(1)),
+            Op::Insert,
+        )
     }))
 }
 

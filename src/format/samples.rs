@@ -25,28 +25,22 @@ pub(super) fn record(lsn: u64, body: Body) -> Record {
 pub(super) fn change(op: Op, before: Option<&Document>, after: Option<&Document>) -> Change {
     let id = after.or(before).and_then(|d| d.get("_id")).cloned().unwrap_or(Bson::Null);
     Change {
-        ns: Namespace::new("shop", "orders"),
-        id: RawBson::try_from(id.clone()).unwrap(),
-        key: EntityKey(id.to_string().as_bytes().into()),
-        epoch: Epoch(1),
-        seq: Seq(7),
-        op,
         before: before.map(image),
-        before_sha: None,
         after: after.map(image),
-        operation_time: None,
-        retry: None,
-        txn: None,
-        found: None,
         origin: Arc::new(Origin {
             connection: 3,
             client: "10.0.0.1:5".into(),
             app: "shop".into(),
             ..Origin::default()
         }),
-        comment: String::new(),
-        traceparent: String::new(),
         correlation: (3 << 32) | 9,
+        ..Change::new(
+            Namespace::new("shop", "orders"),
+            RawBson::try_from(id.clone()).unwrap(),
+            EntityKey(id.to_string().as_bytes().into()),
+            (Epoch(1), Seq(7)),
+            op,
+        )
     }
 }
 

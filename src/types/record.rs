@@ -154,6 +154,31 @@ pub struct Change {
     pub correlation: u64,
 }
 
+impl Change {
+    /// What every change has; the rest as if nothing were told: no images, by nobody, for no reason.
+    pub fn new(ns: Namespace, id: RawBson, key: EntityKey, (epoch, seq): (Epoch, Seq), op: Op) -> Self {
+        Self {
+            ns,
+            id,
+            key,
+            epoch,
+            seq,
+            op,
+            before: None,
+            before_sha: None,
+            after: None,
+            operation_time: None,
+            retry: None,
+            txn: None,
+            found: None,
+            origin: Arc::default(),
+            comment: String::new(),
+            traceparent: String::new(),
+            correlation: 0,
+        }
+    }
+}
+
 /// A fact about namespaces or about the log itself.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Control {

@@ -79,8 +79,8 @@ fn windows_that_retention_removes_meanwhile() {
         verify(&forge.0, export::dir(), &mut |so_far| moves(&forge, so_far.windows)).expect("readable")
     };
     let latest = |forge: &Forge, first: u64| {
-        let mut told: Value = serde_json::from_slice(&forge.0.read(&export::dir().join("_latest.json")).expect("read"))
-            .expect("json");
+        let mut told: Value =
+            serde_json::from_slice(&forge.0.read(&export::dir().join("_latest.json")).expect("read")).expect("json");
         told["first_window"] = json!(first);
         forge.write_raw("_latest.json", told.to_string().as_bytes());
     };

@@ -6,12 +6,9 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use tidelog::disk::Disk as _;
 use tidelog::format::jsonl::{Bson, Lines};
-use tidelog::types::{
-    Body, Change, Control, EntityKey, Epoch, Hlc, Image, LogId, Lsn, Namespace, Op, Origin, Record, Seq,
-};
+use tidelog::types::{Body, Change, Control, EntityKey, Epoch, Hlc, Image, LogId, Lsn, Namespace, Op, Record, Seq};
 
 fn page(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/docs").join(name);
@@ -47,25 +44,13 @@ fn line(body: Body) -> Value {
 #[test]
 fn the_page_of_the_record() {
     let image = Image::new(Bytes::copy_from_slice(bson::rawdoc! { "_id": 1 }.as_bytes()));
+    // Has no exact text, so that `id_bson` is there.
+    let id = RawBson::Double(f64::from_bits(0x7ff8_0000_0000_0001));
     let change = Change {
-        ns: Namespace::new("d", "c"),
-        // Has no exact text, so that `id_bson` is there.
-        id: RawBson::Double(f64::from_bits(0x7ff8_0000_0000_0001)),
-        key: EntityKey([1].as_slice().into()),
-        epoch: Epoch(1),
-        seq: Seq(1),
-        op: Op::Update,
         before_sha: Some(image.sha()),
         before: Some(image.clone()),
         after: Some(image),
-        operation_time: None,
-        retry: None,
-        txn: None,
-        found: None,
-        origin: Arc::new(Origin::default()),
-        comment: String::new(),
-        traceparent: String::new(),
-        correlation: 0,
+        ..Change::new(Namespace::new("d", "c"), id, EntityKey([1].as_slice().into()), (Epoch(1), Seq(1)), Op::Update)
     };
     let line = line(Body::Change(Box::new(change)));
     assert_eq!(first_column(&page("record.md"), "field"), keys(&line));

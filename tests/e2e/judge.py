@@ -42,6 +42,7 @@ def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lo
         losses.see(record)
 
     fold = fold_lines(sidecar.log_records(), COLLATED, watch)
+    losses.judge_store()
     wrong = witness.judge(diaries, exact, lossy, forgets)
     assert not wrong, f"{len(wrong)} wrong, the first:\n" + "\n".join(wrong[:5]) + traced(wrong[:5], witness, held, diaries)
     compare("the log", fold, held)
@@ -53,8 +54,9 @@ def end_of_run(sidecar: Sidecar, store: Store, diaries: Diaries, exact: bool, lo
     run_cli("verify", sidecar.export, timeout=900)
     told = f"{len(diaries.acks)} acknowledged, {fold.lsn} records, {len(manifests)} windows, {len(fold.batches.seen)} transactions"
     print(f"{told}, {dict(fold.ops)}, found {dict(fold.found)}")
-    if losses.judged or losses.unknown:
-        print(f"the store lost {losses.lost_changes} changes of {losses.judged} documents, all past the proved point; {losses.unknown} not judged")
+    if losses.corrected or losses.unknown:
+        documents = len(losses.corrected)
+        print(f"the store lost {losses.lost_changes} changes of {documents} documents, all past the proved point; {losses.unknown} not judged")
 
 
 def traced(wrong: list[str], witness: Witness, held: dict, diaries: Diaries) -> str:

@@ -27,17 +27,22 @@ class Revert(NamedTuple):
 
 
 class Losses:
-    """Follows the images of each entity; give `see` to a fold as `watch`. What a node record closes is judged there."""
+    """Follows the images of each entity; give `see` to a fold as `watch`, and judge afterwards."""
 
     def __init__(self):
         self.history: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
         self.found: Counter[str] = Counter()
         self.reverts: list[Revert] = []
         self.waiting: list[Revert] = []
+        # Each with what was proved when it was corrected.
+        self.corrected: list[tuple[int, Revert]] = []
         self.intervals: list[tuple[int, int]] = []
-        self.judged = 0
         self.unknown = 0
-        self.lost_changes = 0
+
+    @property
+    def lost_changes(self) -> int:
+        """Changes that the store lost."""
+        return sum(len(loss.lost) for _, loss in self.corrected)
 
     @property
     def nodes(self) -> int:
@@ -54,8 +59,7 @@ class Losses:
             self._moved(record)
         elif record.control == "node":
             self.intervals.append((record.get("unproven"), record.lsn))
-            for loss in self.waiting:
-                self._judge(record.get("unproven"), loss)
+            self.corrected += [(record.get("unproven"), loss) for loss in self.waiting]
             self.waiting.clear()
 
     def _observed(self, record: Record, entity: tuple[str, str]) -> None:
@@ -83,11 +87,11 @@ class Losses:
         for ns, key in [e for e in self.history if e[0] in named or e[0].split(".", 1)[0] == record.get("db")]:
             self.history[ns, key] = [(record.lsn, UNKNOWN)]
 
-    def _judge(self, unproven: int, loss: Revert) -> None:
-        behind = [at for at in loss.lost if at <= unproven]
-        expect(not behind, f"{loss.entity}: the store lost lsn {behind}, proved were those up to {unproven} (corrected at {loss.lsn})")
-        self.judged += 1
-        self.lost_changes += len(loss.lost)
+    def judge_store(self) -> None:
+        """Whatever the store lost was not proved, wherever else writers take documents back."""
+        for unproven, loss in self.corrected:
+            behind = [at for at in loss.lost if at <= unproven]
+            expect(not behind, f"{loss.entity}: the store lost lsn {behind}, proved were those up to {unproven} (corrected at {loss.lsn})")
 
     def judge(self) -> None:
         """Where nobody else writes: whatever is taken back, as what takes it back, stands in a stretch in which no window ends."""

@@ -134,12 +134,18 @@ def txn_bulk_and_fam(c: Client) -> Outcome:
 
     def body(s):
         work = [InsertOne(c.document(fresh[0])), UpdateOne({"_id": fresh[0]}, {"$inc": {"n": 1}}), InsertOne(c.document(fresh[1])), DeleteOne({"_id": "nobody"})]
-        c.db[COLD].bulk_write(work, session=s, comment=c.token)
+        # PyMongo forgets all but the first statement of a bulk write, and says nothing, when it must try again to get a connection.
+        if c.db[COLD].bulk_write(work, session=s, comment=c.token).inserted_count < 2:
+            raise Undone
         found = c.db[HOT].find_one_and_update({"_id": c.hot_id()}, c.mark(), upsert=True, return_document=ReturnDocument.AFTER, session=s)
         assert c.token in found["marks"], "new:true did not return the document after the change"
         c.db[COLD].find_one_and_update({"_id": fresh[2]}, {"$set": {"t": c.token, "owner": c.number}}, upsert=True, session=s)
 
-    done = transaction(c, body, 4)
+    try:
+        done = transaction(c, body, 4)
+    except Undone:
+        c.committing = False
+        return Outcome(none=True)
     c.owned += fresh
     return done
 

@@ -16,6 +16,8 @@ ERRORS = [
     ("error", 10107, ()), ("error", 10107, RETRY), ("error", 91, RETRY), ("error", 11600, (*RETRY, "NoWritesPerformed")), ("error", 262, RETRY),
     ("error", 112, ()), ("error", 8000, ()), ("applied", 11602, RETRY), ("applied", 91, ()), ("concern", 64, ()), ("concern", 91, RETRY),
 ]
+# Seconds after which the store ends a transaction: one that lost its client holds others up for so long.
+LIFETIME = 2
 CUT_POINTS = ("before", "half", "after", "middle")
 WAITS = ("delay", "late")
 
@@ -29,9 +31,9 @@ class World:
         self.shim, self.direct = Shim(self.store.address), Shim(self.direct_store.address)
         config = "[windows]\nmax_records = 2000\n[capture]\ntransaction_lifetime_ms = 4000\n"
         self.sidecar = lab.sidecar(self.shim.address, config=config)
-        for store in (self.store, self.direct_store):  # a transaction that lost its client holds others up for so long
+        for store in (self.store, self.direct_store):
             with store.client() as client:
-                client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": 2})
+                client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": LIFETIME})
 
     def close(self) -> None:
         self.shim.close()

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import time
 
 import pytest
 from fault_proxy import FAULTS, FaultProxy
@@ -85,10 +86,11 @@ def test_kills_of_both_under_faults(lab, receiver):
     sidecar = hook(lab, proxy.endpoint, "[windows]\nsettle_ms = 50\nmax_records = 30\n")
     for number in range(KILLS):
         with sidecar.client() as client:
-            for n in range(40):
+            goal, deadline, n = len(proxy.seen) + chance.randrange(1, 9), time.monotonic() + 150, 0
+            while len(proxy.seen) < goal or n < 40:
+                assert time.monotonic() < deadline, "the sink sends nothing"
                 client["k"]["c"].insert_one({"_id": f"{number}-{n}", "s": "x" * 500})
-        goal = len(proxy.seen) + chance.randrange(1, 9)
-        eventually(lambda: len(proxy.seen) >= goal, 60, "the sink sends", 0.001)
+                n += 1
         if number % 2:
             receiver.kill()
             receiver.start()

@@ -7,8 +7,8 @@ use crate::config::DataDir;
 use crate::disk::{Disk, FaultDisk};
 use crate::entity::{Basis, Entry, IndexOptions};
 use crate::types::{
-    Body, Change, Committed, Control, Digest, Draft, EntityKey, Epoch, Image, LogState, Namespace, Op, Origin, Record,
-    Seq, WindowId,
+    Body, Change, Committed, Control, Digest, Draft, EntityKey, Epoch, Image, LogState, Namespace, Op, Record, Seq,
+    WindowId,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -93,23 +93,9 @@ fn body(n: usize, before: &[Body]) -> Body {
     let after = (n % 5 != 4).then(|| image(n));
     let before_sha = alive.filter(|entry| entry.alive).map(|entry| entry.sha);
     Body::Change(Box::new(Change {
-        ns,
-        id: bson::RawBson::Int32(1),
-        key,
-        epoch: Epoch(1),
-        seq,
-        op: Op::Update,
-        before: None,
         before_sha,
         after,
-        operation_time: None,
-        retry: None,
-        txn: None,
-        found: None,
-        origin: Arc::new(Origin::default()),
-        comment: String::new(),
-        traceparent: String::new(),
-        correlation: 0,
+        ..Change::new(ns, bson::RawBson::Int32(1), key, (Epoch(1), seq), Op::Update)
     }))
 }
 

@@ -360,23 +360,14 @@ mod tests {
 
     fn change(n: i32, bytes: usize) -> Change {
         Change {
-            ns: Namespace::new("d", "c"),
-            id: RawBson::Int32(n),
-            key: EntityKey(n.to_le_bytes().as_slice().into()),
-            epoch: Epoch(0),
-            seq: Seq(0),
-            op: Op::Update,
-            before: None,
-            before_sha: None,
             after: Some(Image::new(Bytes::from(rawdoc! { "_id": n, "text": "x".repeat(bytes) }.into_bytes()))),
-            operation_time: None,
-            retry: None,
-            txn: None,
-            found: None,
-            origin: Arc::default(),
-            comment: String::new(),
-            traceparent: String::new(),
-            correlation: 0,
+            ..Change::new(
+                Namespace::new("d", "c"),
+                RawBson::Int32(n),
+                EntityKey(n.to_le_bytes().as_slice().into()),
+                (Epoch(0), Seq(0)),
+                Op::Update,
+            )
         }
     }
 

@@ -350,23 +350,19 @@ fn entry(tx: &Tx<'_>, taken: &Taken<'_>, aim: &Aim, before: Option<Image>) -> Ch
     let Target { ns, key, id } = &aim.target;
     let stored = before.as_ref().and_then(crate::capture::compare::stored_id);
     Change {
-        ns: ns.clone(),
-        id: stored.unwrap_or_else(|| id.clone()),
-        key: key.clone(),
-        epoch: Epoch(0),
-        seq: Seq(0),
-        op: if aim.op == Op::Insert { Op::Update } else { aim.op },
         before_sha: before.as_ref().map(Image::sha),
         before,
-        after: None,
-        operation_time: None,
-        retry: None,
-        txn: None,
-        found: None,
         origin: tx.session.origin.clone(),
         comment: taken.comment.clone(),
         traceparent: taken.traceparent.clone(),
         correlation: taken.correlation,
+        ..Change::new(
+            ns.clone(),
+            stored.unwrap_or_else(|| id.clone()),
+            key.clone(),
+            (Epoch(0), Seq(0)),
+            if aim.op == Op::Insert { Op::Update } else { aim.op },
+        )
     }
 }
 

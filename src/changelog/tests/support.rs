@@ -62,23 +62,14 @@ pub(crate) fn change(n: u64, bytes: usize) -> Change {
     let ns = Namespace::new("shop", "orders");
     let document = bson::rawdoc! { "_id": i64::try_from(n).unwrap(), "text": "x".repeat(bytes) };
     Change {
-        ns,
-        id: RawBson::Int64(i64::try_from(n).unwrap()),
-        key: EntityKey(Arc::from(n.to_be_bytes().as_slice())),
-        epoch: Epoch(1),
-        seq: Seq(1),
-        op: Op::Insert,
-        before: None,
-        before_sha: None,
         after: Some(Image::new(Bytes::from(document.into_bytes()))),
-        operation_time: None,
-        retry: None,
-        txn: None,
-        found: None,
-        origin: Arc::new(Origin::default()),
-        comment: String::new(),
-        traceparent: String::new(),
-        correlation: 0,
+        ..Change::new(
+            ns,
+            RawBson::Int64(i64::try_from(n).unwrap()),
+            EntityKey(Arc::from(n.to_be_bytes().as_slice())),
+            (Epoch(1), Seq(1)),
+            Op::Insert,
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::index::{Entry, Index, IndexOptions};
 use crate::types::{
     Body, Change, Committed, Control, Digest, EntityKey, Epoch, Hlc, Image, LogId, LogState, Lsn, Namespace, Op,
-    Origin, Record, Seq,
+    Record, Seq,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -94,23 +94,10 @@ impl Model {
             _ => (epoch, Seq(1)),
         };
         Some(Change {
-            ns: ns.clone(),
-            id: bson::RawBson::Null,
-            key: key.clone(),
-            epoch,
-            seq,
-            op: Op::Update,
             before_sha: before.as_ref().map(Image::sha),
             before,
             after,
-            operation_time: None,
-            retry: None,
-            txn: None,
-            found: None,
-            origin: Arc::new(Origin::default()),
-            comment: String::new(),
-            traceparent: String::new(),
-            correlation: 0,
+            ..Change::new(ns.clone(), bson::RawBson::Null, key.clone(), (epoch, seq), Op::Update)
         })
     }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::disk::FaultDisk;
-use crate::types::{EntityKey, Epoch, Hlc, Image, Op, Origin, Seq};
+use crate::types::{EntityKey, Epoch, Hlc, Image, Op, Seq};
 use bson::rawdoc;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -18,23 +18,14 @@ fn ns(number: u8) -> Namespace {
 fn change(ns: Namespace, key: u8, after: Option<u64>) -> Body {
     let image = |n: u64| Image::new(Bytes::copy_from_slice(rawdoc! { "n": n.cast_signed() }.as_bytes()));
     Body::Change(Box::new(Change {
-        ns,
-        id: bson::RawBson::Int32(i32::from(key)),
-        key: EntityKey([key].as_slice().into()),
-        epoch: Epoch(1),
-        seq: Seq(1),
-        op: Op::Observed,
-        before: None,
-        before_sha: None,
         after: after.map(image),
-        operation_time: None,
-        retry: None,
-        txn: None,
-        found: None,
-        origin: Arc::new(Origin::default()),
-        comment: String::new(),
-        traceparent: String::new(),
-        correlation: 0,
+        ..Change::new(
+            ns,
+            bson::RawBson::Int32(i32::from(key)),
+            EntityKey([key].as_slice().into()),
+            (Epoch(1), Seq(1)),
+            Op::Observed,
+        )
     }))
 }
 
