@@ -14,7 +14,7 @@
 //! 2. Each file has the bytes, lines and SHA-256 that its manifest says; no other file lies beside it.
 //! 3. lsn 1, 2, 3 … over all windows; one log; the hybrid clock never goes back; no batch goes over a window's end.
 //! 4. For each entity: seq is one more than before, or 1 in a higher epoch; `before` is the image that the fold holds;
-//!    something changed; the operation fits what it did.
+//!    something changed (but for an observed record: another writer may have hidden the change); the operation fits what it did.
 //! 5. The hash of each image is that of its BSON, made from the Extended JSON (or from `*_bson` where that is there); its `_id`
 //!    is the record's; each change hash is right.
 //! 6. Latest files hold, of this history, each drop and rename and the last change of each entity, record for record, and no other.

@@ -139,7 +139,11 @@ fn odd() -> Vec<Vec<Draft>> {
         rawdoc! { "_id": 6, "n": f64::from_bits(0xfff8_0000_0000_0007), "r": bson::Regex { pattern: bson::cstr!("x").into(), options: bson::cstr!("xi").into() } },
     ];
     let first = (1..).zip(documents).map(|(id, d)| chain.change(&ns, id, Op::Insert, Some(d))).collect();
-    vec![first, (1..=6).map(|id| chain.change(&ns, id, Op::Delete, None)).collect()]
+    // Acknowledged, and hidden by somebody else: the document is as it was, or is not there as before.
+    let hidden = rawdoc! { "_id": 3, "a": { "$oid": "not one" }, "b": { "$numberInt": "1" } };
+    let second = [(3, Some(hidden)), (7, None)].map(|(id, image)| chain.change(&ns, id, Op::Observed, image));
+    let third = (1..=6).map(|id| chain.change(&ns, id, Op::Delete, None)).collect();
+    vec![first, second.into(), third]
 }
 
 /// The export of ordinary documents.

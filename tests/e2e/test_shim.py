@@ -19,6 +19,7 @@ from pymongo.errors import PyMongoError
 from shapes import Client, load
 from shim import CUTS, WRITES, Chance, Rule
 from shim_world import CUT_POINTS, ERRORS, EXPECTED_ERRORS, LIFETIME, RETRY, SEED, WAITS, World, in_parallel
+from sidecar import run_cli
 from validator import fold_lines
 from waiting import eventually
 from worker import Diary, act
@@ -237,6 +238,8 @@ def test_a_change_that_another_hides_has_its_record(world):
         held = {int(c["id"]["$numberInt"]): c["after"] and int(c["after"]["v"]["$numberInt"]) for c in changes}
         assert held == dict(expected), (name, changes)
     compare("the log", fold_lines(records), dump(world.store.client()))
+    world.sidecar.cut()
+    run_cli("verify", world.sidecar.export)
 
 
 def test_frozen_then_cut(world):
