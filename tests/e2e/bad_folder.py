@@ -1,28 +1,15 @@
 """A folder that turns bad for one process, and a death of that process at a chosen step in it. See bad_folder.c."""
 
-import hashlib
 import mmap
-import os
 import pathlib
 import struct
-import subprocess
-import tempfile
+
+from preload import compiled
 
 SOURCE = pathlib.Path(__file__).parent / "bad_folder.c"
 WRONG, STEPS, AT, HOW = range(4)
 WELL, FAILS, FULL, READ_ONLY, HANGS, SLOW, LOSES, KILLS = range(8)
 SIZE, PATH = 8192, 512
-
-
-def library() -> pathlib.Path:
-    """The compiled shim; made once for each version of its source."""
-    name = f"tidelog-bad-folder-{os.getuid()}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so"
-    built = pathlib.Path(tempfile.gettempdir()) / name
-    if not built.exists():
-        fresh = built.with_suffix(f".{os.getpid()}")
-        subprocess.run(["cc", "-O1", "-Wall", "-shared", "-fPIC", "-o", fresh, SOURCE, "-ldl"], check=True)
-        fresh.rename(built)
-    return built
 
 
 class BadFolder:
@@ -38,7 +25,7 @@ class BadFolder:
 
     def env(self) -> dict[str, str]:
         """What the process must be started with."""
-        return {"LD_PRELOAD": str(library()), "TIDELOG_BAD_FOLDER": str(self.control)}
+        return {"LD_PRELOAD": str(compiled(SOURCE)), "TIDELOG_BAD_FOLDER": str(self.control)}
 
     def set(self, what: int, value: int) -> None:
         struct.pack_into("<q", self.map, what * 8, value)

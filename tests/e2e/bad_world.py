@@ -1,27 +1,14 @@
 """A world that turns bad for one process: its disk is full, its syncs fail or are slow, its clock jumps. See bad_world.c."""
 
-import hashlib
 import mmap
-import os
 import pathlib
 import struct
-import subprocess
-import tempfile
+
+from preload import compiled
 
 SOURCE = pathlib.Path(__file__).parent / "bad_world.c"
 CLOCK, SYNC_FAILS, FULL, SLOW, FAILED = range(5)
 DATA, EXPORT = 1, 2
-
-
-def library() -> pathlib.Path:
-    """The compiled shim; made once for each version of its source."""
-    name = f"tidelog-bad-world-{os.getuid()}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so"
-    built = pathlib.Path(tempfile.gettempdir()) / name
-    if not built.exists():
-        fresh = built.with_suffix(f".{os.getpid()}")
-        subprocess.run(["cc", "-O1", "-Wall", "-shared", "-fPIC", "-o", fresh, SOURCE, "-ldl"], check=True)
-        fresh.rename(built)
-    return built
 
 
 class BadWorld:
@@ -36,7 +23,7 @@ class BadWorld:
 
     def env(self) -> dict[str, str]:
         """What the process must be started with."""
-        return {"LD_PRELOAD": str(library()), "TIDELOG_BAD_WORLD": str(self.path)}
+        return {"LD_PRELOAD": str(compiled(SOURCE)), "TIDELOG_BAD_WORLD": str(self.path)}
 
     def set(self, what: int, value: int) -> None:
         struct.pack_into("<q", self.map, what * 8, value)

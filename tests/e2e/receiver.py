@@ -5,7 +5,7 @@ import socket
 import sys
 
 from process import Process
-from s3 import free_port
+from store import free_port
 from sidecar import ROOT
 from waiting import eventually
 

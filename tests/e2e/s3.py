@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import socket
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from process import Process
+from store import free_port
 from waiting import eventually
 
 KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "not-so-secret"}
@@ -21,11 +21,6 @@ def server_binary() -> str:
     if not os.access(path, os.X_OK):
         raise RuntimeError("no S3 server: call ensure_s3_server of deploy/lib.sh, or set TIDELOG_S3_SERVER")
     return path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
 
 
 class S3:
