@@ -95,14 +95,14 @@ def metrics(admin: int) -> dict[str, float]:
 
 
 class Bench:
-    """A store in a folder, and sidecars before it."""
+    """A store in a folder, and sidecars before it. `oplog`: so many entries are kept for those who read the store's stream."""
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, oplog: int):
         self.folder = folder
         self.port = free_port()
         words = [os.environ["STORE_BIN"], "--port", self.port]
         if "secantusd" in words[0]:
-            words += ["--storage-path", folder / "store", "--oplog-max-entries", 5_000_000, "--oplog-retention-seconds", 36_000]
+            words += ["--storage-path", folder / "store", "--cache-size", "1G", "--oplog-max-entries", oplog, "--oplog-retention-seconds", 36_000]
         else:
             (folder / "store").mkdir()
             words += ["--dbpath", folder / "store", "--bind_ip", "127.0.0.1", "--replSet", "bench", "--oplogSize", 8_192]

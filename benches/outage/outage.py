@@ -7,13 +7,13 @@ hand, so each is measured alone, one after the other. At the end every window is
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import os
 
 from pymongo import InsertOne, MongoClient, UpdateOne
 
@@ -89,7 +89,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="tidelog-outage-") as name:
         folder = pathlib.Path(name)
-        bench = Bench(folder)
+        bench = Bench(folder, oplog=100_000)
         try:
             mounts = {form: folder / f"mount-{form}" for form in FORMS}
             sinks = ""

@@ -28,7 +28,7 @@ WINDOWS = "max_records = 1000000\nmax_bytes = 4294967296\n"
 
 class Bench(programs.Bench):
     def __init__(self, folder: pathlib.Path, changes: int):
-        super().__init__(folder)
+        super().__init__(folder, oplog=5_000_000)
         self.changes = changes
         self.rows: list[list] = []
 
