@@ -197,7 +197,7 @@ build_release() {
     return 0
   fi
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  ensure_apt build-essential cmake
+  ensure_apt build-essential cmake perl
   ensure_rust
   say "building the sidecar (release)"
   (cd "$root" && cargo build --release --locked --quiet --bin tidelog) >&2 || die "cargo build failed"

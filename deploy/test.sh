@@ -124,7 +124,7 @@ if [ "$what" = model ]; then export TIDELOG_SCHEDULES=${1:-${TIDELOG_SCHEDULES:-
 [ -n "${TIDELOG_SCHEDULES:-}" ] || unset TIDELOG_SCHEDULES
 
 NODE_CHECK='' GO_CHECK='' SECOND_STORE='' S3_SERVER='' KAFKA='' DEBEZIUM_CHECK='' DELTA_SCAN=''
-ensure_apt ca-certificates build-essential pkg-config cmake ninja-build clang libclang-dev python3 python3-venv haproxy
+ensure_apt ca-certificates build-essential pkg-config cmake ninja-build clang libclang-dev perl openssl python3 python3-venv haproxy
 ensure_rust
 if [ "$what" != model ]; then
   ensure_venv "$root/tests/e2e/requirements.txt"

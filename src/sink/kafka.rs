@@ -16,6 +16,7 @@
 
 mod committed;
 mod fault;
+mod security;
 mod session;
 mod settings;
 mod topics;

@@ -1,7 +1,7 @@
 """A real Apache Kafka broker for one test, and what a reader of committed messages finds in it.
 
 One node that is broker and controller (KRaft), in a temporary folder, on loopback ports that the system chose. Three listeners: CLIENT
-is what the sidecar uses (its advertised address may be a proxy's), DIRECT what tests use, CONTROLLER the broker's own.
+is what the sidecar uses (its advertised address may be a proxy's), DIRECT what tests use, CONTROLLER the broker's own; a test may ask for more.
 The jars are in $TIDELOG_KAFKA (deploy/lib.sh: ensure_kafka). Nothing here falls back to a fake: without a broker the suite fails.
 """
 
@@ -35,15 +35,20 @@ def kafka_jars() -> str:
 
 
 class Kafka:
-    """One broker. `proxy`: called with the broker's CLIENT address, gives the one to advertise instead. `env`: its environment."""
+    """One broker. `proxy`: called with the broker's CLIENT address, gives the one to advertise instead. `env`: its environment.
+    `listeners`: their security protocols, by name. `users`: with their passwords, for SCRAM."""
 
-    def __init__(self, folder: pathlib.Path, proxy=None, env: dict | None = None, **properties):
-        self.folder, self.properties, self.env = folder, properties, env
-        self.ports = {name: free_port() for name in ("CLIENT", "DIRECT", "CONTROLLER")}
+    def __init__(self, folder: pathlib.Path, proxy=None, env: dict | None = None, listeners=(), users=(), **properties):
+        self.folder, self.properties, self.env, self.users = folder, properties, env, dict(users)
+        self.protocols = dict.fromkeys(("CLIENT", "DIRECT", "CONTROLLER"), "PLAINTEXT") | dict(listeners)
+        self.ports = {name: free_port() for name in self.protocols}
         self.proxy = proxy(f"127.0.0.1:{self.ports['CLIENT']}") if proxy else None
         self.address = self.proxy.address if self.proxy else f"127.0.0.1:{self.ports['CLIENT']}"
         self.direct = f"127.0.0.1:{self.ports['DIRECT']}"
         self.process: Process | None = None
+
+    def at(self, listener: str) -> str:
+        return f"127.0.0.1:{self.ports[listener]}"
 
     def start(self) -> "Kafka":
         """Starts it (again on the same ports and folder after the first time) and waits until it answers."""
@@ -57,20 +62,24 @@ class Kafka:
             config.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
             identity = uuid.uuid4().hex[:22]
             argv = [*JAVA, "-cp", kafka_jars(), "kafka.tools.StorageTool", "format", "-t", identity, "-c", str(config)]
+            for name, password in self.users.items():
+                for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+                    argv += ["--add-scram", f"{mechanism}=[name={name},password={password}]"]
             done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, f"the broker's folder could not be formatted:\n{done.stdout}\n{done.stderr}"
         argv = [*JAVA, "-cp", kafka_jars(), "kafka.Kafka", str(config)]
         self.process = Process(argv, self.folder.parent / f"{self.folder.name}.log", self.env and dict(os.environ, **self.env))
 
     def _properties(self) -> dict[str, str]:
-        listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items())
+        listeners = ",".join(f"{name}://{self.at(name)}" for name in self.ports)
+        advertised = {name: self.at(name) for name in self.ports if name != "CONTROLLER"} | {"CLIENT": self.address}
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self.ports['CONTROLLER']}",
             "listeners": listeners,
-            "advertised.listeners": f"CLIENT://{self.address},DIRECT://{self.direct}",
-            "listener.security.protocol.map": "CLIENT:PLAINTEXT,DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "advertised.listeners": ",".join(f"{name}://{address}" for name, address in advertised.items()),
+            "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in self.protocols.items()),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "DIRECT",
             "log.dirs": str(self.folder / "data"),
@@ -111,8 +120,15 @@ class Kafka:
 
     def alter(self, topic: str, name: str, value) -> None:
         """Sets a property of a topic."""
+        self._alter(ResourceType.TOPIC, topic, name, value)
+
+    def alter_broker(self, name: str, value) -> None:
+        """Sets a property of the running broker."""
+        self._alter(ResourceType.BROKER, "1", name, value)
+
+    def _alter(self, kind: ResourceType, of: str, name: str, value) -> None:
         entry = ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
-        admin, change = self.admin(), ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        admin, change = self.admin(), ConfigResource(kind, of, incremental_configs=[entry])
         for future in admin.incremental_alter_configs([change]).values():
             future.result(30)
 
@@ -142,13 +158,13 @@ class Kafka:
     def go_on(self) -> None:
         self.process.signal(signal.SIGCONT)
 
-    def read(self, *topics: str, isolation: str = "read_committed", seconds: float = 60) -> list["Message"]:
-        """All messages of the topics (default: all topics), each partition in its order."""
+    def read(self, *topics: str, isolation: str = "read_committed", seconds: float = 60, through=()) -> list["Message"]:
+        """All messages of the topics (default: all topics), each partition in its order. `through`: settings for another listener."""
         consumer = Consumer({
             "bootstrap.servers": self.direct, "group.id": f"reader-{uuid.uuid4()}", "isolation.level": isolation,
             "enable.auto.commit": False, "enable.partition.eof": True, "auto.offset.reset": "earliest", "log_level": 0,
             "receive.message.max.bytes": 512 << 20, "fetch.max.bytes": 256 << 20,
-        })  # fmt: skip
+        } | dict(through))  # fmt: skip
         found, known = [], consumer.list_topics(timeout=10).topics
         ends = {(t, p) for t in topics or self.topics() for p in known[t].partitions}
         consumer.assign([TopicPartition(t, p, OFFSET_BEGINNING) for t, p in ends])

@@ -87,7 +87,7 @@ impl<'s> Reader<'s> {
     }
 
     fn wrong(&self, error: &KafkaError) -> SinkError {
-        fault::drain(&self.consumer, &self.events);
+        fault::drain(&self.consumer);
         let doing = format!("reading topic {}", self.settings.windows_topic);
         fault::of(self.settings, &self.events.0, &doing, error)
     }

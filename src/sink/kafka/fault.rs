@@ -1,7 +1,8 @@
 //! What goes wrong between us and the brokers, and whether trying again can help.
 //!
 //! librdkafka tries again by itself and mostly tells only that a time is over. What it said meanwhile (a connection refused,
-//! a password not taken) comes in events; [`Watch`] keeps the last of them, so that the error says why.
+//! a password not taken) comes in events, and of a connection that just ends only in its log; [`Watch`] keeps the last of both, so
+//! that the error says why.
 
 use super::super::SinkError;
 use super::settings::Settings;
@@ -21,6 +22,9 @@ const MOST_EVENTS: usize = 100;
 /// After this time without an event there are no more.
 const QUIET: Duration = Duration::from_millis(20);
 
+/// The client's log lines about a connection that failed. Before the first `]: ` stands a thread's name.
+const FAILED: &str = "FAIL";
+
 /// A message that was not delivered.
 #[derive(Clone, Debug)]
 pub(super) struct Undelivered {
@@ -35,12 +39,23 @@ pub(super) struct Undelivered {
 pub(super) struct Watch {
     undelivered: Mutex<Option<Undelivered>>,
     trouble: Mutex<Option<(Code, String)>>,
+    said: Mutex<Option<String>>,
 }
 
 impl Watch {
     /// The first message that was not delivered.
     pub(super) fn undelivered(&self) -> Option<Undelivered> {
         self.undelivered.lock().clone()
+    }
+
+    /// Why it came to that, in the client's words. That all brokers are away says less than how a connection ended.
+    fn why(&self) -> Option<String> {
+        let trouble = self.trouble.lock().clone();
+        let said = self.said.lock().clone();
+        match trouble {
+            Some((code, reason)) if code != Code::AllBrokersDown || said.is_none() => Some(reason),
+            _ => said,
+        }
     }
 }
 
@@ -54,6 +69,11 @@ impl ClientContext for Events {
             return;
         }
         tracing::debug!(?level, facility, "kafka client: {message}");
+        if facility == FAILED {
+            let told =
+                message.strip_prefix('[').and_then(|rest| rest.split_once("]: ")).map_or(message, |(_, told)| told);
+            *self.0.said.lock() = Some(told.to_owned());
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -86,16 +106,11 @@ impl ProducerContext for Events {
     }
 }
 
-/// Serves what a reader has to tell: its events give the code alone.
-pub(super) fn drain(reader: &BaseConsumer<Events>, events: &Events) {
+/// Serves what a reader has to tell; its errors come as events too.
+pub(super) fn drain(reader: &BaseConsumer<Events>) {
     for _ in 0..MOST_EVENTS {
-        match reader.poll(QUIET) {
-            Some(Err(error)) => {
-                let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-                events.error(error, &code.to_string());
-            }
-            Some(Ok(_)) => {}
-            None => return,
+        if reader.poll(QUIET).is_none() {
+            return;
         }
     }
 }
@@ -105,14 +120,20 @@ pub(super) fn of(settings: &Settings, watch: &Watch, doing: &str, error: &KafkaE
     let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
     let told = match error {
         KafkaError::Transaction(error) => error.string(),
+        KafkaError::ClientCreation(what) => what.clone(),
         _ => code.to_string(),
     };
-    let trouble = watch.trouble.lock().clone();
-    let also = trouble.as_ref().map_or(String::new(), |(_, reason)| format!("; the client says: {reason}"));
+    let why = watch.why().unwrap_or_default();
+    let also = if why.is_empty() { String::new() } else { format!("; the client says: {why}") };
     let text = format!("kafka sink {}: {doing}: {told}{also}", settings.name);
-    let refusal = remedy(code).or_else(|| trouble.and_then(|(code, _)| remedy(code)));
+    let refusal = match error {
+        KafkaError::ClientCreation(_) => Some(FILES),
+        _ => remedy(code).or_else(|| of_tls(&why)).or_else(|| remedy(watch.trouble.lock().as_ref()?.0)),
+    };
     match refusal {
         Some(remedy) => SinkError::Refused(format!("{text}. {remedy}")),
+        // A broker that is going down says the same.
+        None if UNSPOKEN.iter().any(|state| why.contains(state)) => SinkError::Away(format!("{text}. {PROTOCOL}")),
         None => SinkError::Away(text),
     }
 }
@@ -141,6 +162,28 @@ pub(super) fn too_large(settings: &Settings, topic: &str, bytes: usize, lsn: Opt
         )),
         None => SinkError::Refused(format!("kafka sink {}: a manifest of {bytes} bytes: {remedy}", settings.name)),
     }
+}
+
+/// The client is not made.
+const FILES: &str =
+    "Check the options, the files that they name, and `ssl.key.password` or `ssl.keystore.password` (`options_file`)";
+
+/// A connection that ended before the broker said anything: perhaps because we begin with TLS, or without.
+const UNSPOKEN: &[&str] = &["in state APIVERSION_QUERY", "in state SSL_HANDSHAKE"];
+const PROTOCOL: &str = "If this stays: check that `security.protocol` is that of the broker's listener";
+
+/// What a person has to do about TLS, by the words of OpenSSL: the client's code is the same for all.
+fn of_tls(said: &str) -> Option<&'static str> {
+    Some(if said.contains("certificate verify failed") {
+        "The broker's certificate is of no authority in `ssl.ca.location`, is not valid now, or does not have the name or \
+         address told here: that is from `brokers`, or from the broker's `advertised.listeners`"
+    } else if said.contains("SSL alert") {
+        "The broker refuses this client's certificate, or that it has none: check `ssl.certificate.location` and `ssl.key.location`"
+    } else if said.contains("wrong version number") {
+        "The broker's listener is one without TLS: check `brokers` and `security.protocol`"
+    } else {
+        return None;
+    })
 }
 
 /// What a person has to do; `None`: trying again can help.

@@ -3,6 +3,7 @@
 //! Credentials stand in `options_file` or in the environment, never in the settings file; nothing here prints a value.
 
 use super::super::{Setting, SinkError};
+use super::security::{self, is_secret};
 use crate::config::SinkConfig;
 use crate::types::LogId;
 use rdkafka::ClientConfig;
@@ -31,8 +32,8 @@ const OURS: &[&str] = &[
 /// How long one answer of a broker is waited for, at most.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Words in the names of properties that hold a secret.
-const SECRET: &[&str] = &["password", "secret", "key.pem", "sasl.oauthbearer.config"];
+/// Where secrets belong; only these two of them have a variable.
+const SECRETS: &str = "belongs into `options_file` (`sasl.username` and `sasl.password`: or into the environment)";
 
 /// Credentials from the environment.
 const ENVIRONMENT: &[(&str, &str)] =
@@ -95,8 +96,9 @@ impl Settings {
     /// Reads the settings, the options file and the environment.
     pub(super) fn read(at: &Setting, config: &SinkConfig) -> Result<Self, SinkError> {
         let mut options = config.options.clone();
-        if let Some(name) = options.keys().find(|name| SECRET.iter().any(|word| name.contains(word))) {
-            return Err(refused(at.name, name, "belongs into `options_file`, or into the environment"));
+        security::of_java(at.name, &options)?;
+        if let Some((name, _)) = options.iter().find(|(name, value)| is_secret(name, value)) {
+            return Err(refused(at.name, name, SECRETS));
         }
         if !config.options_file.as_os_str().is_empty() {
             options.extend(read_file(at, config)?);
@@ -106,6 +108,8 @@ impl Settings {
                 options.entry((*property).to_owned()).or_insert(value);
             }
         }
+        security::of_java(at.name, &options)?;
+        security::prepare(at.name, &*at.disk, &mut options)?;
         if let Some(value) = options.remove("delivery.timeout.ms") {
             options.entry("message.timeout.ms".to_owned()).or_insert(value);
         }
@@ -120,7 +124,7 @@ impl Settings {
         let batch = whole(at.name, "batch.size", options.get("batch.size").cloned())?.unwrap_or(0);
         let wait = whole(at.name, "message.timeout.ms", options.get("message.timeout.ms").cloned())?.unwrap_or(0);
         let mut client: ClientConfig = options.into_iter().collect();
-        client.set("bootstrap.servers", &config.brokers).set_log_level(RDKafkaLogLevel::Warning);
+        client.set("bootstrap.servers", &config.brokers).set_log_level(RDKafkaLogLevel::Info);
         let settings = Self {
             name: at.name,
             log: at.log,
@@ -178,16 +182,16 @@ impl Settings {
     fn check(&self, sink: &str) -> Result<(), SinkError> {
         match self.producer().create_native_config() {
             Ok(_) => Ok(()),
-            Err(rdkafka::error::KafkaError::ClientConfig(_, what, name, _)) => {
-                let told = if SECRET.iter().any(|word| name.contains(word)) { "is not taken" } else { what.as_str() };
-                Err(refused(sink, &name, told))
+            Err(rdkafka::error::KafkaError::ClientConfig(_, what, name, value)) => {
+                Err(refused(sink, &name, if is_secret(&name, &value) { "is not taken" } else { what.as_str() }))
             }
             Err(_) => Err(refused(sink, "options", "are not taken by the Kafka client")),
         }
     }
 }
 
-fn refused(sink: &str, option: &str, why: &str) -> SinkError {
+/// An option, by its name, and what is wrong with it.
+pub(super) fn refused(sink: &str, option: &str, why: &str) -> SinkError {
     SinkError::Refused(format!("sinks.{sink}.options: `{option}` {why}"))
 }
 
@@ -199,7 +203,8 @@ fn whole(sink: &str, name: &str, value: Option<String>) -> Result<Option<i32>, S
     }
 }
 
-/// `name=value` a line; empty lines and lines that begin with `#` do not count.
+/// `name=value` a line; empty lines and lines that begin with `#` do not count. In the text of a certificate or key `\n` stands for
+/// a newline, as in kcat's files.
 fn read_file(at: &Setting, config: &SinkConfig) -> Result<BTreeMap<String, String>, SinkError> {
     let path = config.options_file.display();
     let bad = |why: &str| SinkError::Refused(format!("sinks.{}.options_file {path}: {why}", at.name));
@@ -212,7 +217,10 @@ fn read_file(at: &Setting, config: &SinkConfig) -> Result<BTreeMap<String, Strin
             continue;
         }
         let pair = line.split_once('=').ok_or_else(|| bad(&format!("line {} has no `=`", number + 1)))?;
-        options.insert(pair.0.trim().to_owned(), pair.1.trim().to_owned());
+        let (name, value) = (pair.0.trim(), pair.1.trim());
+        let pem = name.rsplit_once('.').is_some_and(|(_, end)| end == "pem");
+        let value = if pem { value.replace("\\n", "\n") } else { value.to_owned() };
+        options.insert(name.to_owned(), value);
     }
     Ok(options)
 }
@@ -262,6 +270,13 @@ mod tests {
         let settings = read(&[], Some("# who\nsasl.password = hunter2\n")).unwrap();
         assert_eq!(settings.producer().get("sasl.password"), Some("hunter2"));
         assert!(!format!("{settings:?}").contains("hunter2"));
+        let key = "-----BEGIN PRIVATE KEY-----";
+        for (name, value) in
+            [("ssl.key.password", "hunter2"), ("ssl.keystore.password", "hunter2"), ("ssl.ca.pem", key)]
+        {
+            let error = read(&[(name, value)], None).unwrap_err().to_string();
+            assert!(error.contains("options_file") && error.contains(name) && !error.contains(value), "{error}");
+        }
     }
 
     #[test]
@@ -272,5 +287,56 @@ mod tests {
         assert!(error.contains("partitions"), "{error}");
         let error = read(&[], Some("one\n")).unwrap_err().to_string();
         assert!(error.contains("line 1"), "{error}");
+    }
+
+    type Given = &'static [(&'static str, &'static str)];
+
+    /// What `options` say, and words of the error.
+    const MISTAKES: &[(Given, &[&str])] = &[
+        (&[("sasl.jaas.config", "password=hunter2")], &["sasl.jaas.config", "Java", "sasl.password"]),
+        (&[("ssl.truststore.location", "/x.jks")], &["ssl.truststore.location", "Java", "ssl.ca.location"]),
+        (&[("ssl.ca.location", "/ca.pem")], &["ssl.ca.location", "PLAINTEXT", "nothing is encrypted"]),
+        (&[("sasl.mechanism", "PLAIN")], &["sasl.mechanism", "PLAINTEXT", "SASL_SSL"]),
+        (&[("security.protocol", "sasl_plaintext")], &["sasl.mechanism", "is missing"]),
+        (&[("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanisms", "GSSAPI")], &["sasl.mechanisms", "GSSAPI"]),
+        (&[("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN")], &["sasl.username", "environment"]),
+    ];
+
+    #[test]
+    fn mistakes_of_security_are_told_by_name() {
+        for (options, words) in MISTAKES {
+            let error = read(options, None).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    const SCRAM: &[(&str, &str)] = &[("security.protocol", "SASL_SSL"), ("sasl.mechanism", "SCRAM-SHA-512")];
+    const USER: Option<&str> = Some("sasl.username=u\nsasl.password=p\n");
+
+    #[test]
+    #[cfg(feature = "kafka-tls")]
+    fn tls_trusts_what_is_named_or_what_the_machine_trusts() {
+        let authorities =
+            |options: &[_]| read(options, USER).unwrap().admin().get("ssl.ca.location").map(str::to_owned);
+        assert_eq!(authorities(SCRAM).as_deref(), Some("probe"));
+        assert_eq!(authorities(&[SCRAM, &[("ssl.ca.location", "/")]].concat()).as_deref(), Some("/"));
+        assert_eq!(authorities(&[]), None);
+        for name in ["ssl.ca.location", "ssl.key.location", "ssl.keystore.location"] {
+            let error = read(&[SCRAM, &[(name, "/no/such.pem")]].concat(), USER).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("/no/such.pem: "), "{error}");
+        }
+        let settings = read(SCRAM, Some("sasl.username=u\nsasl.password=p\\np\nssl.ca.pem=a\\nb\n")).unwrap();
+        assert_eq!(settings.admin().get("ssl.ca.pem"), Some("a\nb"));
+        assert_eq!(settings.admin().get("sasl.password"), Some("p\\np"));
+    }
+
+    #[test]
+    #[cfg(not(feature = "kafka-tls"))]
+    fn what_to_build_with_is_told() {
+        let scram = [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "SCRAM-SHA-256")];
+        for options in [SCRAM, &scram, &[("security.protocol", "ssl")]] {
+            let error = read(options, USER).unwrap_err().to_string();
+            assert!(error.contains("--features kafka-tls"), "{error}");
+        }
     }
 }

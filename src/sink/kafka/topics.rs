@@ -84,7 +84,7 @@ pub(super) fn ensure(settings: &Settings, topic: &str, config: &[(&str, &str)]) 
     let reader: BaseConsumer<Events> = made.map_err(wrong)?;
     let partitions = || {
         partitions(&reader, topic, settings.answer()).map_err(|error| {
-            fault::drain(&reader, &events);
+            fault::drain(&reader);
             wrong(error)
         })
     };
