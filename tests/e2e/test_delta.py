@@ -409,7 +409,7 @@ def test_verify_reads_the_table(lab):
     spoiled = [
         ("file-hash", 4, folder / table.windows()[3]["adds"][0]["path"], lambda raw: raw[:50] + bytes([raw[50] ^ 1]) + raw[51:]),
         ("file-hash", 2, folder / table.windows()[1]["adds"][1]["path"], lambda raw: raw[:-1]),
-        ("commit", 4, folder / f"_delta_log/{5:020}.json", lambda raw: raw.replace(b'"size":', b'"size":1')),
+        ("commit", 4, max((folder / "_delta_log").glob("*.json")), lambda raw: raw.replace(b'"size":', b'"size":1')),
         ("commit", 4, folder / "_tidelog/window-0000000004.manifest.json", lambda raw: raw.replace(b'"label": null', b'"label": "x"')),
     ]
     for kind, window, path, spoil in spoiled:
@@ -429,7 +429,7 @@ def test_verify_reads_the_table(lab):
     told = proved(sidecar, table)
     assert told["cleaned"] > 0 and told["merged"] >= 3, told
     with sidecar.client() as client:
-        client["d"]["c"].delete_many({"n": 2})
+        client["d"]["c"].delete_many({"n": 4})
         sidecar.cut()
     delivered(sidecar)
     proved(sidecar, table)
