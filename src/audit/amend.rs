@@ -28,16 +28,28 @@ pub(super) fn check(audit: &mut Audit<'_>, number: u64, missing: Vec<Missing>, a
         expect(same, Kind::ManifestIdentity, || format!("it is not amendment {count}")).map_err(here())?;
         let hangs = manifest.previous_manifest_sha256.as_deref() == Some(&previous);
         expect(hangs, Kind::ManifestChain, || "it does not hang on the manifest before".into()).map_err(here())?;
+        let sha = hex::encode(Sha256::digest(&bytes));
+        audit.committed(number, &dir, (&bytes, &sha), &manifest)?;
         audit.files(number, &dir, &manifest)?;
         audit.bytes(number, &dir, &manifest)?;
-        if manifest.is_read() {
+        if audit.lacks(&dir, &manifest)? {
+            brought(&manifest, &mut missing);
+        } else if manifest.is_read() {
             contents(audit, number, &dir, &manifest, &mut missing)?;
         }
         audit.verdict.amended += manifest.records;
-        previous = hex::encode(Sha256::digest(&bytes));
+        previous = sha;
     }
     audit.verdict.missing += missing.len() as u64;
     Ok(())
+}
+
+/// An amendment whose files are gone: what it brought is known where it is all of its range.
+fn brought(manifest: &Manifest, missing: &mut Vec<Missing>) {
+    let range = manifest.first_lsn..=manifest.last_lsn;
+    if missing.iter().filter(|known| range.contains(&known.lsn)).count() as u64 == manifest.records {
+        missing.retain(|known| !range.contains(&known.lsn));
+    }
 }
 
 fn contents(

@@ -151,6 +151,13 @@ impl Fold {
         self.closed.sort_by_key(|(_, gap)| gap.until.as_ref().map(|(lsn, _)| *lsn));
     }
 
+    /// After a window whose lines are gone: a late beginning, with what its manifest tells.
+    pub(super) fn resume(&mut self, told: &[NamespaceEntry], gaps: &[GapEntry]) {
+        *self = Self { late: true, ..Self::default() };
+        self.join(told, gaps, u64::MAX);
+        self.closed.clear();
+    }
+
     /// Takes over what a manifest says of a namespace.
     fn believe(&mut self, entry: &NamespaceEntry) {
         let namespace = self.namespaces.entry(entry.ns.clone()).or_default();
@@ -204,7 +211,8 @@ impl Fold {
         let first = self.count(&ns, &key, epoch, seq)?;
         let firm = self.is_firm(&ns);
         let namespace = self.namespaces.entry(ns).or_default();
-        if let Some(image) = before.filter(|_| self.late && first) {
+        // A rename moves what has shown its image under another name.
+        if let Some(image) = before.filter(|_| self.late && first && !namespace.living.contains_key(&key)) {
             namespace.show(&key, image);
         }
         let held = if firm { namespace.living.get(&key).copied() } else { before };

@@ -1,4 +1,4 @@
-//! The offline audit of an export folder (and, in [`live`], who calls `verify` while the sidecar runs): does every window hold what its manifest says, do they follow each other, and
+//! The offline audit of an export folder, or of a Delta table of ours (and, in [`live`], who calls `verify` while the sidecar runs): does every window hold what its manifest says, do they follow each other, and
 //! does the state that they tell add up?
 //!
 //! Promises: it needs nothing but the folder; it reads the lines with its own parser (`serde_json`, the `bson` crate's Extended JSON;
@@ -19,10 +19,12 @@
 //!    is the record's; each change hash is right.
 //! 6. Latest files hold, of this history, each drop and rename and the last change of each entity, record for record, and no other.
 //! 7. Counts, ranges, clocks, alive, fingerprints, completeness and gaps of the manifest are what the lines give.
+//! 8. Of a table: each window is committed once, in order; its commit says what manifest and files are; no rows were taken out ([`delta`]).
 
 mod amend;
 mod batch;
 mod begin;
+mod delta;
 mod envelope;
 mod files;
 mod fold;
@@ -49,7 +51,7 @@ use window::Audit;
 /// How often an audit begins again because retention removed a window under it.
 const TRIES: usize = 16;
 
-/// Audits the export folder `dir`; `progress` is called after each window with what holds so far. When retention removes windows
+/// Audits the export folder (the table) `dir`; `progress` is called after each window with what holds so far. When retention removes windows
 /// meanwhile, it begins again with those that are left.
 ///
 /// # Errors
@@ -67,8 +69,14 @@ pub fn verify(disk: &dyn Disk, dir: &Path, progress: &mut dyn FnMut(&Verdict)) -
 }
 
 fn once(disk: &dyn Disk, dir: &Path, progress: &mut dyn FnMut(&Verdict)) -> io::Result<Verdict> {
+    let table = match delta::open(disk, dir) {
+        Ok(table) => table,
+        Err(Stop::Io(error)) => return Err(error),
+        Err(Stop::Wrong(finding)) => return Ok(Verdict { finding: Some(*finding), ..Verdict::default() }),
+    };
     let mut audit = Audit {
-        disk,
+        disk: table.as_ref().map_or(disk, |table| table),
+        table: table.as_ref(),
         dir,
         fold: Fold::default(),
         batch: Batch::default(),
@@ -82,6 +90,10 @@ fn once(disk: &dyn Disk, dir: &Path, progress: &mut dyn FnMut(&Verdict)) -> io::
         Ok(()) => {}
         Err(Stop::Wrong(finding)) => verdict.finding = Some(*finding),
         Err(Stop::Io(error)) => return Err(error),
+    }
+    if let (Some(finding), Some(table)) = (&mut verdict.finding, &table) {
+        let shown = finding.file.as_deref().and_then(|file| table.shown(finding.window, file));
+        finding.file = shown.or(finding.file.take());
     }
     verdict.namespaces = audit.fold.told();
     verdict.gaps = audit.fold.gaps_told();
@@ -103,6 +115,7 @@ impl From<io::Error> for Stop {
 }
 
 /// What is wrong, before it is known where.
+#[derive(Debug)]
 struct Wrong {
     kind: Kind,
     what: String,

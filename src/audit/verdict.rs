@@ -57,6 +57,10 @@ pub enum Kind {
     Gaps,
     /// A latest file does not hold the last changes of the window, and nothing else.
     Latest,
+    /// A commit of a Delta table is not there, or does not say what the window is.
+    Commit,
+    /// Rows of a window were taken out of a Delta table.
+    RowsRemoved,
 }
 
 impl fmt::Display for Kind {
@@ -143,6 +147,11 @@ pub struct Verdict {
     pub amended: u64,
     /// Windows whose files are in a form that the audit does not read: only their bytes and manifests are proved.
     pub unread: u64,
+    /// Windows of a Delta table whose files are gone because their rows were merged into others: only their manifests and commits
+    /// are proved, and the state after them is taken from their manifests.
+    pub merged: u64,
+    /// Windows of a Delta table whose commits were cleaned away behind a checkpoint.
+    pub cleaned: u64,
     /// Windows whose latest files hold exactly the last changes of their history.
     pub latest: u64,
     /// Windows whose files have changes alone (Debezium's envelope): control records are not in them.
@@ -199,6 +208,20 @@ impl fmt::Display for Verdict {
                 f,
                 "of {} windows only the manifests and the files' bytes were proved: what is in such files is not read here",
                 self.unread
+            )?;
+        }
+        if self.merged > 0 {
+            writeln!(
+                f,
+                "the files of {} windows were merged and removed (OPTIMIZE, VACUUM): their manifests were proved, what was in the files was not; the state after them is taken from their manifests",
+                self.merged
+            )?;
+        }
+        if self.cleaned > 0 {
+            writeln!(
+                f,
+                "the commits of {} windows are behind a checkpoint: what they said is not proved",
+                self.cleaned
             )?;
         }
         if self.changes_only > 0 {

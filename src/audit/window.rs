@@ -3,6 +3,7 @@
 use super::amend;
 use super::batch::Batch;
 use super::begin;
+use super::delta::Table;
 use super::files::Lines;
 use super::fold::Fold;
 use super::line::Line;
@@ -19,6 +20,8 @@ use std::path::Path;
 /// An audit under way.
 pub(super) struct Audit<'a> {
     pub(super) disk: &'a dyn Disk,
+    /// What is read is a Delta table.
+    pub(super) table: Option<&'a Table<'a>>,
     pub(super) dir: &'a Path,
     pub(super) fold: Fold,
     pub(super) batch: Batch,
@@ -57,7 +60,11 @@ impl Audit<'_> {
             names.iter().filter(|name| name.starts_with("window-")).partition(|name| name.contains(".amendment-"));
         let mark = names.iter().any(|name| name == "tidelog.json");
         if windows.is_empty() && !mark {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "no windows here: is this an export folder?").into());
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "no windows here: is this an export folder, or a table of a Delta sink?",
+            )
+            .into());
         }
         let told = begin::told(self.disk, self.dir)?;
         if let Some((first, _)) = &told {
@@ -68,9 +75,14 @@ impl Audit<'_> {
             Some((first, log)) => self.begins_at(*first, log, windows.first())?,
             None => self.begins(windows.first())?,
         };
-        Self::places(first, &windows)?;
+        if let Err(missing) = Self::places(first, &windows) {
+            // Of a table: why the window is not there.
+            self.table.map_or(Ok(()), |table| table.commits(None))?;
+            return Err(missing);
+        }
         for (number, name) in (first..).zip(&windows) {
             let dir = self.dir.join(name);
+            self.table.map_or(Ok(()), |table| table.commits(Some(number)))?;
             if !self.disk.exists(&dir.join("manifest.json"))? {
                 if number + 1 == first + windows.len() as u64 {
                     self.verdict.unfinished = Some(number);
@@ -83,6 +95,7 @@ impl Audit<'_> {
             amend::check(self, number, missing, &amendments)?;
             progress(&self.verdict);
         }
+        self.table.map_or(Ok(()), Table::end)?;
         if mark && !self.verdict.log.is_empty() { self.mark() } else { Ok(()) }
     }
 
@@ -115,10 +128,14 @@ impl Audit<'_> {
         let bytes = self.disk.read(&dir.join("manifest.json"))?;
         let manifest = manifest::parse(&bytes).map_err(in_manifest())?;
         self.identity(number, &manifest).map_err(in_manifest())?;
+        let sha = hex::encode(Sha256::digest(&bytes));
+        self.committed(number, dir, (&bytes, &sha), &manifest)?;
         self.files(number, dir, &manifest)?;
         let newest = (!manifest.parts().1.is_empty()).then(Newest::default);
         let mut tally = Tally { newest, ..Tally::default() };
-        if manifest.is_read() {
+        if self.lacks(dir, &manifest)? {
+            self.merged(number, dir, &manifest, &mut tally)?;
+        } else if manifest.is_read() {
             if manifest.is_table() {
                 self.bytes(number, dir, &manifest)?;
             }
@@ -133,7 +150,6 @@ impl Audit<'_> {
             tally.records = manifest.records;
             self.verdict.unread += 1;
         }
-        let sha = hex::encode(Sha256::digest(&bytes));
         let verdict = &mut self.verdict;
         verdict.log = manifest.log;
         verdict.windows += 1;
@@ -145,6 +161,39 @@ impl Audit<'_> {
         Ok(manifest.missing)
     }
 
+    /// Of a table: the commit says of the manifest and the files what they are.
+    pub(super) fn committed(
+        &mut self,
+        number: u64,
+        dir: &Path,
+        (bytes, sha): (&[u8], &str),
+        manifest: &Manifest,
+    ) -> Result<(), Stop> {
+        let Some(table) = self.table else { return Ok(()) };
+        self.verdict.cleaned += u64::from(table.is_cleaned(dir) && manifest.amendment.is_none());
+        table.check(dir, bytes, sha, manifest).map_err(at(number, None, None))
+    }
+
+    /// A file is gone because OPTIMIZE put its rows into others.
+    fn gone(&self, dir: &Path, file: &File) -> io::Result<bool> {
+        self.table.map_or(Ok(false), |table| table.gone(dir, &file.name))
+    }
+
+    /// Some of the files are gone.
+    pub(super) fn lacks(&self, dir: &Path, manifest: &Manifest) -> io::Result<bool> {
+        manifest.files.iter().try_fold(false, |lacks, file| Ok(lacks || self.gone(dir, file)?))
+    }
+
+    /// A window whose files are gone: what is left of them is proved, and the fold goes on from the manifest's totals.
+    fn merged(&mut self, number: u64, dir: &Path, manifest: &Manifest, tally: &mut Tally) -> Result<(), Stop> {
+        self.bytes(number, dir, manifest)?;
+        tally.records = manifest.records;
+        tally.changes = changes_of(&manifest.counts).values().flat_map(BTreeMap::values).sum();
+        self.verdict.merged += 1;
+        self.fold.resume(&manifest.namespaces, &manifest.gaps);
+        Ok(())
+    }
+
     /// The files are those of the manifest.
     pub(super) fn files(&self, number: u64, dir: &Path, manifest: &Manifest) -> Result<(), Stop> {
         let names = self.disk.list(dir)?;
@@ -154,7 +203,7 @@ impl Audit<'_> {
             return Err(at(number, Some(extra), None)(Wrong { kind: Kind::FileExtra, what }));
         }
         for file in &manifest.files {
-            if !names.contains(&file.name) {
+            if !names.contains(&file.name) && !self.gone(dir, file)? {
                 let what = "the manifest names it, it is not there".to_owned();
                 return Err(at(number, Some(&file.name), None)(Wrong { kind: Kind::FileMissing, what }));
             }
@@ -269,6 +318,9 @@ impl Audit<'_> {
     /// Files whose contents are not read here: only their bytes are proved.
     pub(super) fn bytes(&self, number: u64, dir: &Path, manifest: &Manifest) -> Result<(), Stop> {
         for file in &manifest.files {
+            if self.gone(dir, file)? {
+                continue;
+            }
             let (length, sha) = whole(self.disk, &dir.join(&file.name))?;
             same_bytes(file, length, &sha).map_err(at(number, Some(&file.name), None))?;
         }
@@ -376,7 +428,7 @@ pub(super) fn id_of(name: &str) -> Option<u64> {
 }
 
 /// Length and SHA-256 of a file.
-fn whole(disk: &dyn Disk, path: &Path) -> io::Result<(u64, String)> {
+pub(super) fn whole(disk: &dyn Disk, path: &Path) -> io::Result<(u64, String)> {
     Lines::open(disk, path)?.finish()
 }
 

@@ -72,9 +72,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Audit an export folder offline: hashes, chain, dense numbers, before == previous after; names the first wrong thing
+    /// Audit an export folder, or a local copy of a Delta table, offline: hashes, chain, dense numbers, before == previous after; names the first wrong thing
     Verify {
-        /// An export folder
+        /// An export folder, or the folder of a table of a Delta sink
         export_dir: PathBuf,
         /// Print JSON
         #[arg(long)]

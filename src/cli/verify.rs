@@ -1,4 +1,4 @@
-//! `tidelog verify`: the offline audit of an export folder, told to a person or as JSON.
+//! `tidelog verify`: the offline audit of an export folder or a Delta table, told to a person or as JSON.
 
 use super::CliError;
 use super::text::{count, plain};

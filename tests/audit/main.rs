@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
+#[cfg(feature = "delta")]
+mod delta;
 mod envelope;
 mod export;
 mod forge;

@@ -56,8 +56,26 @@ def same(sidecar, table: Table, amended: bool = False) -> None:
     if table.s3 is None:
         assert table.scan(f"select {', '.join(SAME)} from t order by lsn") == expected
         assert table.scan("select lsn from t where lsn = 2") == [(2,)]
+        proved(sidecar, table)
     if not amended:
         chain(sidecar, table)
+
+
+def verified(table: Table, *, holds: bool = True) -> dict:
+    """What `tidelog verify` says of a local table."""
+    verdict = json.loads(run_cli("verify", table.url.removeprefix("file://"), "--json", check=False).stdout)
+    assert (verdict["finding"] is None) == holds, verdict
+    return verdict
+
+
+def proved(sidecar, table: Table) -> dict:
+    """`tidelog verify` proves of the table what it proves of the folder, gaps and fingerprints included."""
+    plain, told = json.loads(run_cli("verify", sidecar.export, "--json").stdout), verified(table)
+    for field in ("log", "windows", "last_lsn", "namespaces", "gaps"):
+        assert told[field] == plain[field], field
+    lacking = told["missing"] + told["amended"]
+    assert told["records"] == plain["records"] - lacking and told["missing"] == told["unread"] == 0, told
+    return told
 
 
 def chain(sidecar, table: Table) -> None:
@@ -366,6 +384,58 @@ def test_amendments(lab):
         assert about["manifest"] == f"_tidelog/window-{about['window']:010}.amendment-{about['amendment']:04}.manifest.json"
         raw = table.read(about["manifest"])
         assert hashlib.sha256(raw).hexdigest() == about["manifest_sha256"] and json.loads(raw)["amendment"] == about["amendment"]
+
+
+def test_verify_reads_the_table(lab):
+    """With what a killed try left, and files merged but still there: all rows are proved. Damage is told. Merged and removed, and
+    commits cleaned away: that is told too, and the windows after them are proved on."""
+    folder = lab.folder / "orders"
+    table = Table(f"file://{folder}")
+    sidecar = lab.sidecar(lab.store(), config=BY_HAND + sink(table.url, more="parts = 2"))
+    with sidecar.client() as client:
+        for n in range(4):
+            client["d"]["c"].insert_many([{"_id": f"{n}-{i}", "n": n} for i in range(20)])
+            client["d"]["c"].update_many({}, {"$inc": {"n": 1}})
+            sidecar.cut()
+            if n == 2:
+                delivered(sidecar)
+                table.open().optimize.compact()
+    delivered(sidecar)
+    left = folder / "window-0000000002/0123456789ab/records.0.parquet"
+    left.parent.mkdir()
+    left.write_bytes(b"PAR1")
+    told = proved(sidecar, table)
+    assert told["merged"] == told["cleaned"] == 0 and told["windows"] == 4
+    spoiled = [
+        ("file-hash", 4, folder / table.windows()[3]["adds"][0]["path"], lambda raw: raw[:50] + bytes([raw[50] ^ 1]) + raw[51:]),
+        ("file-hash", 2, folder / table.windows()[1]["adds"][1]["path"], lambda raw: raw[:-1]),
+        ("commit", 4, max((folder / "_delta_log").glob("*.json")), lambda raw: raw.replace(b'"size":', b'"size":1')),
+        ("commit", 4, folder / "_tidelog/window-0000000004.manifest.json", lambda raw: raw.replace(b'"label": null', b'"label": "x"')),
+    ]
+    for kind, window, path, spoil in spoiled:
+        good = path.read_bytes()
+        assert spoil(good) != good, path
+        path.write_bytes(spoil(good))
+        found = verified(table, holds=False)["finding"]
+        assert (found["kind"], found["window"]) == (kind, window), found
+        path.write_bytes(good)
+    table.open().vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    assert proved(sidecar, table)["merged"] == 3
+    assert "were merged and removed" in run_cli("verify", folder).stdout
+    opened = table.open()
+    opened.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 days"})
+    opened.create_checkpoint()
+    opened.cleanup_metadata()
+    told = proved(sidecar, table)
+    assert told["cleaned"] > 0 and told["merged"] >= 3, told
+    with sidecar.client() as client:
+        client["d"]["c"].delete_many({"n": 4})
+        sidecar.cut()
+    delivered(sidecar)
+    proved(sidecar, table)
+    table.open().delete(f"lsn = {told['last_lsn'] + 1}")
+    found = verified(table, holds=False)["finding"]
+    assert (found["kind"], found["window"]) == ("rows-removed", 5) and "(DELETE)" in found["what"], found
 
 
 def test_a_store_without_conditional_writes(lab, s3):
