@@ -60,6 +60,18 @@ def lab(tmp_path):
     lab.end()
 
 
+@pytest.fixture
+def s3(lab):
+    """An S3 server with the bucket `lake`."""
+    from s3 import S3
+
+    server = S3(lab.folder / "s3")
+    lab.running.append(server)
+    server.start()
+    server.make("lake")
+    return server
+
+
 @pytest.fixture(params=["replica", "standalone"])
 def mode(request):
     return request.param
