@@ -2,7 +2,7 @@
 //! out: reading and checking the log, the manifest, fsync.
 
 use super::records::change;
-use super::{Fallible, spent};
+use super::{Fallible, Work, spent};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Write as _;
@@ -14,8 +14,9 @@ use tidelog::types::{Body, Hlc, LogId, Lsn, Record};
 
 /// Bytes are hashed and written in pieces of about this size, as the exporter does.
 const PIECE_BYTES: usize = 1 << 20;
-/// Different documents; they come again and again.
-const DOCUMENTS: u64 = 4096;
+/// Different documents, fewer where they are large; they come again and again.
+const DOCUMENTS: usize = 4096;
+const DOCUMENTS_BYTES: usize = 256 << 20;
 
 struct Case {
     name: &'static str,
@@ -24,8 +25,11 @@ struct Case {
     bytes: u64,
 }
 
-pub(super) fn run(count: u64, wanted: &dyn Fn(&str) -> bool) -> Fallible<()> {
-    let records = (0..DOCUMENTS).map(record).collect::<Fallible<Vec<_>>>()?;
+pub(super) fn run(work: Work, wanted: &dyn Fn(&str) -> bool) -> Fallible<()> {
+    let count = work.count;
+    let documents = DOCUMENTS.min(DOCUMENTS_BYTES / work.bytes).max(1);
+    let records =
+        (0..u64::try_from(documents)?).map(|number| record(number, work.bytes)).collect::<Fallible<Vec<_>>>()?;
     let mut cases = cases();
     cases.retain(|case| wanted(case.name));
     for _ in 0..3 {
@@ -82,8 +86,8 @@ fn write(file: &mut File, form: Form, records: &[Record], count: u64) -> Fallibl
     Ok(bytes)
 }
 
-fn record(number: u64) -> Fallible<Record> {
+fn record(number: u64, bytes: usize) -> Fallible<Record> {
     let wall_ms = 1_764_000_000_000 + i64::try_from(number)?;
     let hlc = Hlc(u64::try_from(wall_ms)? << 16);
-    Ok(Record { lsn: Lsn(1), hlc, wall_ms, continued: false, body: Body::Change(Box::new(change(number)?)) })
+    Ok(Record { lsn: Lsn(1), hlc, wall_ms, continued: false, body: Body::Change(Box::new(change(number, bytes)?)) })
 }

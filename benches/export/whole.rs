@@ -1,7 +1,7 @@
 //! The whole path: a changelog → a folder, and a copy of the same bytes.
 
 use super::records::change;
-use super::{Fallible, spent};
+use super::{Fallible, Work, spent};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use tidelog::disk::{Disk, OsDisk};
 use tidelog::export::{ExportOptions, Exporter, Limits, SinkOptions};
 use tidelog::types::{Body, Draft};
 
-/// Changes handed to the log at once.
+/// Changes handed to the log at once, and bytes of them.
 const BATCH: u64 = 1_000;
+const BATCH_BYTES: usize = 32 << 20;
 
 struct Case {
     name: &'static str,
@@ -28,13 +29,13 @@ struct Case {
     peak_kib: u64,
 }
 
-pub(super) fn run(count: u64, wanted: &dyn Fn(&str) -> bool) -> Fallible<()> {
+pub(super) fn run(work: Work, wanted: &dyn Fn(&str) -> bool) -> Fallible<()> {
     let dir = tempfile::tempdir()?;
     let (disk, clock): (Arc<dyn Disk>, _) = (Arc::new(OsDisk), Clock::system());
     let options = LogOptions { min_free_bytes: 0, ..LogOptions::default() };
     let (log, _) =
         Changelog::open(Arc::clone(&disk), dir.path().join("log"), options, Arc::clone(&clock), Box::new(|_| {}))?;
-    fill(&log, count)?;
+    fill(&log, work)?;
     let log = Arc::new(log);
     let mut cases = cases();
     cases.retain(|case| wanted(case.name));
@@ -50,7 +51,8 @@ pub(super) fn run(count: u64, wanted: &dyn Fn(&str) -> bool) -> Fallible<()> {
             std::fs::remove_dir_all(&place)?;
         }
     }
-    println!("Log → folder, {count} changes of 400-byte documents in one window:\n");
+    let Work { count, bytes } = work;
+    println!("Log → folder, {count} changes of {bytes}-byte documents in one window:\n");
     println!(
         "| form | records/s of a core | wall s | bytes a record | time / copying the bytes | peak memory |\n|---|---|---|---|---|---|"
     );
@@ -77,10 +79,11 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn fill(log: &Changelog, count: u64) -> Fallible<()> {
-    for first in (0..count).step_by(usize::try_from(BATCH)?) {
-        let draft = |number| Ok(Draft { body: Body::Change(Box::new(change(number)?)), continued: false });
-        let drafts = (first..count.min(first + BATCH)).map(draft).collect::<Fallible<Vec<_>>>()?;
+fn fill(log: &Changelog, Work { count, bytes }: Work) -> Fallible<()> {
+    let batch = BATCH.min(u64::try_from(BATCH_BYTES / bytes)?).max(1);
+    for first in (0..count).step_by(usize::try_from(batch)?) {
+        let draft = |number| Ok(Draft { body: Body::Change(Box::new(change(number, bytes)?)), continued: false });
+        let drafts = (first..count.min(first + batch)).map(draft).collect::<Fallible<Vec<_>>>()?;
         let _durable = log.append(drafts).wait_blocking()?;
     }
     Ok(())
