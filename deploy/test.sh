@@ -84,6 +84,7 @@ model() {
 # Advisories need the database of the RustSec project from the network; where it cannot be had, that is said.
 cargo_deny() {
   ensure_cargo_deny
+  cargo fetch --locked --quiet # crates of other platforms too: their licences are looked at, nothing else asks for them
   cargo deny --locked --offline check bans licenses sources
   if timeout 60 cargo deny --locked fetch db >/dev/null 2>&1; then
     cargo deny --locked check advisories
