@@ -6,7 +6,7 @@ from sidecar import run_cli
 from validator import check_export, windows_of
 from waiting import eventually
 
-SLOW = '[windows]\nsettle_ms = 100\nidle_ms = 3000\n[sinks.slow]\ntype = "folder"\ndir = "{}"\nbytes_per_second = {}\n'
+SLOW = '[windows]\nsettle_ms = 100\nmax_records = 3000\nidle_ms = 600000\n[sinks.slow]\ntype = "folder"\ndir = "{}"\nbytes_per_second = {}\n'
 
 
 def of(sidecar, name: str) -> dict:
