@@ -69,6 +69,7 @@ rust_checks() {
   phase "format" cargo fmt --all --check
   phase "lints" cargo clippy --locked --all-targets -- -D warnings
   phase "lints, all features" cargo clippy --locked --all-targets --all-features -- -D warnings
+  phase "lints, no features" cargo clippy --locked --all-targets --no-default-features -- -D warnings
   phase "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
   phase "licences, bans, sources" cargo_deny
   phase "Rust tests" env TIDELOG_STORE_BIN="$STORE_BIN" cargo test --locked --no-fail-fast

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sinks that are away while clients write: `benches/outage/run.sh [SECONDS [CHANGES_PER_SECOND]]` (default 120, as fast as one
-# client goes; an hour: `benches/outage/run.sh 3600 2000`). Installs what it needs (see deploy/lib.sh), prints what it cost.
+# client goes; an hour: `benches/outage/run.sh 3600 1500`). Installs what it needs (see deploy/lib.sh), prints what it cost.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=deploy/lib.sh

@@ -119,8 +119,8 @@ impl Merge {
 
 impl Part {
     fn advance(&mut self, number: usize) -> Result<(), Broken> {
-        let lines = match &mut self.source {
-            Source::Lines(lines) => lines,
+        let next = match &mut self.source {
+            Source::Lines(lines) => lines.next(),
             #[cfg(feature = "parquet")]
             Source::Rows(rows) => {
                 let next = rows.next().map_err(|wrong| Broken::At((number, self.count + 1), wrong))?;
@@ -129,7 +129,7 @@ impl Part {
                 return Ok(());
             }
         };
-        let next = match lines.next() {
+        let next = match next {
             Ok(next) => next,
             // What a decompressor refuses is wrong with the file, not with the disk.
             Err(error) if matches!(error.kind(), io::ErrorKind::Other | io::ErrorKind::UnexpectedEof) => {
